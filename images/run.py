@@ -51,7 +51,9 @@ def run(
     except subprocess.TimeoutExpired:
         raise CommandFailed(f"{act or argv[0]}: {argv[0]} did not end within {timeout:.0f} s") from None
     if check and done.returncode:
-        raise CommandFailed(f"{act or argv[0]}: {argv[0]} failed ({done.returncode}): {tail(done.stderr or done.stdout)}")
+        raise CommandFailed(
+            f"{act or argv[0]}: {argv[0]} failed ({done.returncode}): {tail(done.stderr or done.stdout)}"
+        )
     return done
 
 
