@@ -12,7 +12,7 @@ Runs (`<n>.runs`, all integers little endian), partitions one after another in m
 
     magic 8 "gildrun1" | chunk_size u32 | size u64 | run count u32
     then per run: kind u8 | start chunk u64 | chunk count u32
-         and for a data run: pack number u32 | offset of its first frame u64, then per chunk: sha256 32 | frame length u32
+         and for a data run: pack number u32 | offset of its first frame u64, per chunk: sha256 32 | frame length u32
 
 A data run's frames lie one after another in its pack, so one HTTP range fetches them all.
 """
