@@ -1,0 +1,190 @@
+"""The one table of settings. A setting is a flag, a GILD_* variable and a key of gild.toml, all by the same name."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+from appliance.errors import ConfigInvalid
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row: `read` turns text (or a TOML value) into the value, or raises ValueError with what it wants."""
+
+    name: str
+    default: Any
+    read: Callable[[Any], Any]
+    help: str
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or any(not c.isprintable() for c in value):
+        raise ValueError("a line of text")
+    return value
+
+
+def _choice(*words: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in words:
+            raise ValueError("one of " + ", ".join(words))
+        return str(value)
+
+    return read
+
+
+def _number(low: int, high: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}", str(value)) or not low <= int(value) <= high:
+            raise ValueError(f"a number from {low} to {high}")
+        return int(value)
+
+    return read
+
+
+def _address(value: Any) -> str:
+    if value == "":
+        return ""
+    try:
+        return str(ipaddress.IPv4Address(value))
+    except ValueError:
+        raise ValueError("an IPv4 address such as 10.1.0.1, or nothing") from None
+
+
+def _range(value: Any) -> str:
+    if value == "":
+        return ""
+    first, _, last = str(value).partition("-")
+    try:
+        if ipaddress.IPv4Address(first.strip()) <= ipaddress.IPv4Address(last.strip()):
+            return f"{first.strip()}-{last.strip()}"
+    except ValueError:
+        pass
+    raise ValueError("two IPv4 addresses such as 10.1.0.100-10.1.0.250")
+
+
+def _domain(value: Any) -> str:
+    label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    if not isinstance(value, str) or len(value) > 200 or not re.fullmatch(rf"{label}(\.{label})*", value):
+        raise ValueError("a domain in lower case such as cluster.internal")
+    return value
+
+
+def _pattern(value: Any) -> str:
+    try:
+        text = str(value).format(n=7)
+    except (KeyError, IndexError, ValueError, AttributeError):
+        text = ""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", text) or str(value).format(n=8) == text:
+        raise ValueError("a pattern with a number in it such as node{n:02}")
+    return str(value)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("state", "/var/lib/gild", _text, "directory that holds everything: database, images, keys"),
+    Setting("interface", "", _text, "network interface the nodes are on; nothing is served before one is named"),
+    Setting("address", "", _address, "the head's address on that interface; empty: the one it has"),
+    Setting("range", "", _range, "addresses for nodes, first-last; empty: the interface's network, less its first tenth"),
+    Setting("router", "", _address, "default gateway told to nodes; empty: none"),
+    Setting("domain", "cluster.internal", _domain, "DNS zone of the cluster; the head is head.DOMAIN"),
+    Setting("ntp", "", _address, "time server told to nodes; empty: none"),
+    Setting("lease", 3600, _number(120, 604800), "seconds a node may keep its address without asking again"),
+    Setting("unknown", "wait", _choice("wait", "local", "ignore"), "what a machine nobody approved gets: the installer"
+            " (wait there), its own disk (local), or no answer (ignore)"),
+    Setting("names", "node{n:02}", _pattern, "pattern for the names of approved machines"),
+    Setting("finish", "kexec", _choice("kexec", "reboot", "poweroff"), "how a written machine starts its new system"),
+    Setting("verify", "sample", _choice("none", "sample", "full"), "how much of the disk is read back after writing"),
+    Setting("http_port", 80, _number(1, 65535), "port of boot files and image packs"),
+    Setting("https_port", 443, _number(1, 65535), "port the installer reports to"),
+    Setting("log", "info", _choice("info", "debug"), "how much is printed: info, or debug for every packet"),
+)  # fmt: skip
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings, checked. `network`, `address` and the range are filled in by `on`."""
+
+    state: str
+    interface: str
+    address: str
+    range_first: str
+    range_last: str
+    router: str
+    domain: str
+    ntp: str
+    lease_seconds: int
+    unknown: str
+    names: str
+    finish: str
+    verify: str
+    http_port: int
+    https_port: int
+    log: str
+    network: ipaddress.IPv4Network = ipaddress.IPv4Network("0.0.0.0/32")
+
+    def on(self, interface: ipaddress.IPv4Interface) -> Config:
+        """This configuration on an interface with that address. Raises ConfigInvalid if the range does not fit it."""
+        network = interface.network
+        address = self.address or str(interface.ip)
+        if ipaddress.IPv4Address(address) not in network:
+            raise ConfigInvalid(f"address {address} is not in {network}, the network of {self.interface}")
+        if network.num_addresses < 8:
+            raise ConfigInvalid(f"{self.interface} has {interface}: too small for nodes", "give it a /24, say")
+        first, last = self.range_first, self.range_last
+        if not first:
+            # The first tenth stays free for switches, BMCs and the site's own machines.
+            first = str(network.network_address + max(2, min(network.num_addresses // 10, 256)))
+            last = str(network.broadcast_address - 1)
+        for end in (first, last):
+            if ipaddress.IPv4Address(end) not in network:
+                raise ConfigInvalid(f"range {first}-{last}: {end} is not in {network}, the network of {self.interface}")
+        if self.router and ipaddress.IPv4Address(self.router) not in network:
+            raise ConfigInvalid(f"router {self.router} is not in {network}, the network of {self.interface}")
+        return replace(self, address=address, network=network, range_first=first, range_last=last)
+
+
+def parse(text: str, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
+    """Settings from gild.toml's text, GILD_* variables and flags; the later wins. Raises ConfigInvalid naming the
+    setting, where it was given, and the nearest known name for an unknown one."""
+    values: dict[str, Any] = {setting.name: setting.default for setting in SETTINGS}
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigInvalid(f"gild.toml: {error}") from None
+    for name, value in table.items():
+        values[_known(name, "gild.toml")] = _read(name, value, "gild.toml")
+    for variable, value in environ.items():
+        if variable.startswith("GILD_") and variable not in ENVIRONMENT_ONLY:
+            name = _known(variable[5:].lower(), variable)
+            values[name] = _read(name, value, variable)
+    for name, value in flags.items():
+        if value is not None:
+            values[_known(name, "--" + name)] = _read(name, value, "--" + name.replace("_", "-"))
+    first, _, last = values.pop("range").partition("-")
+    return Config(range_first=first, range_last=last, lease_seconds=values.pop("lease"), **values)
+
+
+# Read by the bootstrap of the .pyz, before there are settings.
+ENVIRONMENT_ONLY = frozenset({"GILD_CACHE", "GILD_REEXEC"})
+
+
+def _known(name: str, where: str) -> str:
+    if name in BY_NAME:
+        return name
+    near = get_close_matches(name, BY_NAME, 1)
+    raise ConfigInvalid(
+        f"{where}: there is no setting {name!r}", f"did you mean {near[0]!r}?" if near else "see: help settings"
+    )
+
+
+def _read(name: str, value: Any, where: str) -> Any:
+    try:
+        return BY_NAME[name].read(value)
+    except ValueError as error:
+        raise ConfigInvalid(f"{where}: {name} = {value!r} should be {error}") from None

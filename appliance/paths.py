@@ -1,0 +1,48 @@
+"""Every file and directory of the state by name. Nobody else joins paths below STATE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where everything lies, below one state directory (default /var/lib/gild)."""
+
+    state: Path
+
+    @property
+    def database(self) -> Path:
+        """Nodes, profiles, orders, leases, timeline."""
+        return self.state / "gild.db"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the serving process; two servers on one state directory would give addresses twice."""
+        return self.state / "lock"
+
+    @property
+    def socket(self) -> Path:
+        """Operator API: HTTP over a unix socket, root only."""
+        return self.state / "gild.sock"
+
+    @property
+    def settings(self) -> Path:
+        """gild.toml, the settings that are not on the command line."""
+        return self.state / "gild.toml"
+
+    @property
+    def keys(self) -> Path:
+        """The head's private key and certificate, mode 700."""
+        return self.state / "keys"
+
+    @property
+    def boot(self) -> Path:
+        """The site's own boot files, served by their names over TFTP and HTTP."""
+        return self.state / "boot"
+
+    @property
+    def images(self) -> Path:
+        """The image store."""
+        return self.state / "store"
