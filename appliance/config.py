@@ -89,7 +89,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("state", "/var/lib/gild", _text, "directory that holds everything: database, images, keys"),
     Setting("interface", "", _text, "network interface the nodes are on; nothing is served before one is named"),
     Setting("address", "", _address, "the head's address on that interface; empty: the one it has"),
-    Setting("range", "", _range, "addresses for nodes, first-last; empty: the interface's network, less its first tenth"),
+    Setting("range", "", _range, "addresses for nodes, first-last; empty: the network without its first tenth"),
     Setting("router", "", _address, "default gateway told to nodes; empty: none"),
     Setting("domain", "cluster.internal", _domain, "DNS zone of the cluster; the head is head.DOMAIN"),
     Setting("ntp", "", _address, "time server told to nodes; empty: none"),
@@ -104,6 +104,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("log", "info", _choice("info", "debug"), "how much is printed: info, or debug for every packet"),
 )  # fmt: skip
 BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+NOWHERE = ipaddress.IPv4Network("0.0.0.0/32")
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Config:
     http_port: int
     https_port: int
     log: str
-    network: ipaddress.IPv4Network = ipaddress.IPv4Network("0.0.0.0/32")
+    network: ipaddress.IPv4Network = NOWHERE
 
     def on(self, interface: ipaddress.IPv4Interface) -> Config:
         """This configuration on an interface with that address. Raises ConfigInvalid if the range does not fit it."""
