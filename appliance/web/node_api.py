@@ -1,0 +1,45 @@
+"""The agent's API (netboot.report), over TLS."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from appliance.head import Head
+from netboot.report import HELLO, NEXT, PLAN, REPORT, Hello, Next, PlanAsk, Report
+from netboot.wire import decode, encode
+
+
+class NodeApi:
+    """Handlers over the head: read the message, ask the head, send its answer."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """The four calls of an agent."""
+        return [
+            web.post(HELLO, self.hello),
+            web.post(NEXT, self.next),
+            web.post(PLAN, self.plan),
+            web.post(REPORT, self.report),
+        ]
+
+    async def hello(self, request: web.Request) -> web.Response:
+        """Who a machine is; it learns what to do."""
+        return _json(self.head.hello(decode(Hello, await request.read()), request.remote or ""))
+
+    async def next(self, request: web.Request) -> web.Response:
+        """A waiting machine asks again; held back until there is news or its time is over."""
+        return _json(await self.head.next(decode(Next, await request.read())))
+
+    async def plan(self, request: web.Request) -> web.Response:
+        """Uses an order up."""
+        return _json(self.head.plan(decode(PlanAsk, await request.read())))
+
+    async def report(self, request: web.Request) -> web.Response:
+        """How the installation goes."""
+        return _json(self.head.report(decode(Report, await request.read())))
+
+
+def _json(message: object) -> web.Response:
+    return web.Response(body=encode(message), content_type="application/json")
