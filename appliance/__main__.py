@@ -1,0 +1,21 @@
+"""Entry point. `--version` needs the standard library alone, so it answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the command line; returns the exit code (appliance.errors.EXIT_CODES)."""
+    if sys.argv[1:] in (["--version"], ["-V"], ["version"]):
+        from appliance import __version__
+
+        print(f"gild {__version__}")
+        return 0
+    from appliance.cli.main import run
+
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""gild image"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from appliance.cli import show
+from appliance.cli.main import Site
+from appliance.errors import NotServing, Wrong
+from images.errors import ChunkInvalid, NotFound
+
+
+@click.group("image")
+def command() -> None:
+    """Operating systems to install: build, import, list, verify."""
+
+
+@command.command("build")
+@click.argument("recipe", type=click.File("r"))
+@click.option("--name", metavar="NAME", help="Image name; otherwise the recipe's own.")
+@click.option("--message", "-m", default="", help="What is new in this version.")
+@click.pass_obj
+def build(site: Site, /, recipe: TextIO, name: str | None, message: str) -> None:
+    """Build a version from RECIPE (TOML; - for input), without a golden client."""
+    from images.sources.recipe import build_recipe
+
+    with show.progress("build") as progress:
+        manifest = build_recipe(site.store, recipe.read(), name=name, message=message, progress=progress)
+    _published(site, manifest.ref)
+
+
+@command.command("import")
+@click.argument("path")
+@click.option("--name", metavar="NAME", required=True, help="Image name.")
+@click.option("--message", "-m", default="", help="What is new in this version.")
+@click.option("--cmdline", default="", help="Kernel arguments of the installed system.")
+@click.pass_obj
+def import_(site: Site, /, path: str, name: str, message: str, cmdline: str) -> None:
+    """Make a version of a root file system: a directory or a tar archive (plain, gz, xz, bz2, zst; - for input)."""
+    with show.progress("import") as progress:
+        if path != "-" and Path(path).is_dir():
+            from images.sources.directory import import_directory
+
+            manifest = import_directory(
+                site.store, name, Path(path), message=message, cmdline=cmdline, progress=progress
+            )
+        else:
+            from images.sources.tar import import_tar
+
+            source = sys.stdin.buffer if path == "-" else Path(path)
+            manifest = import_tar(site.store, name, source, message=message, cmdline=cmdline, progress=progress)
+    _published(site, manifest.ref)
+
+
+@command.command("list")
+@click.option("--json", "json_", is_flag=True, help="For scripts.")
+@click.pass_obj
+def list_(site: Site, /, json_: bool) -> None:
+    """Every version of every image; the tagged one is what nodes get."""
+    store, rows = site.store, []
+    for name in store.images():
+        tag = store.tag(name)
+        for number in store.versions(name):
+            manifest, digest = store.load(f"{name}:{number}")
+            rows.append(
+                {
+                    "image": name,
+                    "version": number,
+                    "tagged": number == tag,
+                    "created": manifest.created,
+                    "used": sum(part.used for part in manifest.partitions),
+                    "arch": manifest.arch,
+                    "system": manifest.system.get("pretty", ""),
+                    "message": manifest.message,
+                    "digest": digest,
+                }
+            )
+    if json_:
+        return show.as_json(rows)
+    return show.table(
+        ["image", "nodes get", "system", "used", "arch", "made", "message"],
+        [
+            [
+                f"{row['image']}:{row['version']}",
+                "●" if row["tagged"] else "",
+                show.safe(row["system"]),
+                show.size(row["used"]),
+                row["arch"],
+                show.clock(row["created"]),
+                show.safe(row["message"]),
+            ]
+            for row in rows
+        ],
+        "there is no image yet; see: gild.pyz help images",
+    )
+
+
+@command.command("show")
+@click.argument("ref")
+@click.option("--json", "json_", is_flag=True, help="The whole manifest.")
+@click.pass_obj
+def show_(site: Site, /, ref: str, json_: bool) -> None:
+    """One version: what is in it, what was checked and mended when it was published."""
+    import json
+
+    manifest, digest = site.store.load(ref)
+    if json_:
+        return show.as_json({"digest": digest, **json.loads(site.store.manifest_bytes(digest))})
+    show.facts(
+        [
+            ("image", manifest.ref),
+            ("digest", digest),
+            ("made", f"{show.clock(manifest.created)} from {manifest.source.get('kind', '?')}"),
+            ("message", show.safe(manifest.message)),
+            ("system", show.safe(manifest.system.get("pretty", ""))),
+            ("kernels", ", ".join(show.safe(kernel.get("version")) for kernel in manifest.system.get("kernels", []))),
+            ("arguments", show.safe(manifest.cmdline)),
+        ]
+    )
+    print()
+    show.table(
+        ["partition", "file system", "uuid", "size", "used"],
+        [[p.role, p.fs, p.uuid, show.size(p.size), show.size(p.used)] for p in manifest.partitions],
+        "",
+    )
+    print()
+    show.table(
+        ["check", "found", "done"],
+        [[show.safe(c.get("name", "")), show.safe(c.get("found", "")), show.safe(c.get("fix", ""))]
+         for c in manifest.checks],
+        "no findings",
+    )  # fmt: skip
+    return None
+
+
+@command.command("verify")
+@click.argument("refs", nargs=-1)
+@click.pass_obj
+def verify(site: Site, /, refs: tuple[str, ...]) -> None:
+    """Hash every stored byte again; names what is damaged. Without REFS: everything."""
+    store = site.store
+    wanted = refs or tuple(f"{name}:{number}" for name in store.images() for number in store.versions(name))
+    damages = []
+    for ref in wanted:
+        with show.progress(f"verify {ref}") as progress:
+            damages += store.verify(ref, progress)
+    if damages:
+        for damage in damages:
+            print(damage)
+        raise ChunkInvalid(f"{len(damages)} damaged", "build or import the image again: what is damaged is not served")
+    print(f"{len(wanted)} versions are sound")
+
+
+@command.command("tag")
+@click.argument("ref")
+@click.pass_obj
+def tag(site: Site, /, ref: str) -> None:
+    """Let nodes get this version from now on (NAME:NUMBER): promote or roll back."""
+    manifest, _ = site.store.load(ref)
+    site.store.set_tag(manifest.name, manifest.version)
+    print(f"nodes get {manifest.ref} from now on")
+
+
+@command.command("rm")
+@click.argument("ref")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def rm(site: Site, /, ref: str, yes: bool) -> None:
+    """Remove a version (NAME:NUMBER), and the packs nothing else needs."""
+    manifest, digest = site.store.load(ref)
+    if ":" not in ref:
+        raise Wrong(f"which version of {ref}?", f"say {manifest.ref}, for instance; see: gild.pyz image list")
+    try:
+        busy = site.client.get("status")["installing"]
+    except NotServing:
+        busy = []
+    if digest in busy:
+        raise Wrong(f"{ref} is being installed on a node right now", "wait for it, or cancel: gild.pyz node cancel")
+    used = show.size(sum(part.used for part in manifest.partitions))
+    show.ask(f"Remove {ref} ({used} of {manifest.system.get('pretty', 'a system')})?", yes)
+    site.store.remove(ref)
+    site.store.gc()
+    print(f"{ref} is removed")
+
+
+@command.command("recipe")
+@click.argument("name")
+def recipe(name: str) -> None:
+    """Print a recipe that comes with gild, to be saved and changed; `list` names them."""
+    from images.sources.recipe import shipped_recipes
+
+    known = shipped_recipes()
+    if name == "list":
+        rows = [[name, text.partition("\n")[0].lstrip("# ")] for name, text in sorted(known.items())]
+        return show.table(["recipe", "what it makes"], rows, "")
+    if name not in known:
+        raise NotFound(f"there is no recipe {name!r}", f"there are: {', '.join(sorted(known))}")
+    print(known[name], end="")
+    return None
+
+
+def _published(site: Site, /, ref: str) -> None:
+    manifest, digest = site.store.load(ref)
+    findings = [check for check in manifest.checks if check.get("level") == "error"]
+    print(f"{ref} is published ({digest[:12]}), {show.size(sum(p.used for p in manifest.partitions))} used")
+    for check in findings:
+        print(f"  ! {show.safe(check.get('name'))}: {show.safe(check.get('found'))}. {show.safe(check.get('fix', ''))}")
+    if site.store.tag(manifest.name) != manifest.version:
+        print(f"  nodes still get version {site.store.tag(manifest.name)}; change that: gild.pyz image tag {ref}")

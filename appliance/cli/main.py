@@ -1,0 +1,114 @@
+"""The group of commands; errors become one line, a hint and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from images.store import Store
+
+from appliance import __version__
+from appliance.cli.client import Client
+from appliance.config import BY_NAME
+from appliance.errors import exit_code
+from appliance.paths import Paths
+from images.errors import GildError
+
+
+class Site:
+    """What every command starts from: the paths below one state directory, the head behind its socket."""
+
+    def __init__(self, state: str) -> None:
+        self.paths = Paths(Path(state))
+
+    @property
+    def client(self) -> Client:
+        """The serving process."""
+        return Client(self.paths.socket)
+
+    @property
+    def store(self) -> Store:
+        """The image store, which needs no server."""
+        return Store(self.paths.images)
+
+
+# Nouns in the order in which a new user meets them, and the file of each.
+FILES = {
+    "serve": "serve",
+    "status": "status",
+    "watch": "watch",
+    "image": "image",
+    "node": "node",
+    "profile": "profile",
+    "help": "topics",
+}
+
+
+class Lazy(click.Group):
+    """A group that imports the file of a noun only when the noun is used: the command line starts quickly."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Nouns in the order in which a new user meets them."""
+        return list(FILES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a noun, imported now."""
+        if cmd_name not in FILES:
+            return None
+        from importlib import import_module
+
+        module = import_module(f"appliance.cli.{FILES[cmd_name]}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Names the nearest command when there is none of that name."""
+        if args and not args[0].startswith("-") and args[0] not in FILES:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], FILES, 1)
+            ctx.fail(f"there is no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--state", metavar="DIR", envvar="GILD_STATE", default=BY_NAME["state"].default, show_default=True,
+              help=BY_NAME["state"].help.capitalize() + ".")  # fmt: skip
+@click.version_option(__version__, message="gild %(version)s")
+@click.pass_context
+def gild(ctx: click.Context, state: str) -> None:
+    """Gild a rack of bare machines with your golden image, from this one file.
+
+    First: serve --interface NAME. Then: image build, node list, node approve, node install, watch.
+    The manual is inside: help.
+    """
+    ctx.obj = Site(state)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line; returns its exit code. Nothing but an unforeseen fault prints a traceback."""
+    try:
+        gild.main(list(argv), prog_name="gild.pyz", standalone_mode=False)
+        return 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except GildError as error:
+        print(f"gild: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"      {error.hint}", file=sys.stderr)
+        return exit_code(error)

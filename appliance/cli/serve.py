@@ -1,0 +1,41 @@
+"""gild serve"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from appliance.cli.main import Site
+from appliance.config import SETTINGS, parse
+
+
+def _options(function: Any) -> Any:
+    """Every setting as a flag, from the one table."""
+    for setting in reversed(SETTINGS):
+        if setting.name != "state":
+            name = "--" + setting.name.replace("_", "-")
+            default = f" [{setting.default}]" if setting.default != "" else ""
+            function = click.option(name, setting.name, metavar="TEXT", help=f"{setting.help.capitalize()}.{default}")(
+                function
+            )
+    return function
+
+
+@click.command("serve")
+@_options
+@click.pass_obj
+def command(site: Site, /, **flags: Any) -> None:
+    """Answer DHCP, TFTP, DNS and HTTP on one interface, until stopped.
+
+    Every option is also a GILD_NAME variable and a key of STATE/gild.toml; the command line wins.
+    """
+    try:
+        text = site.paths.settings.read_text()
+    except FileNotFoundError:
+        text = ""
+    config = parse(text, os.environ, {**flags, "state": str(site.paths.state)})
+    from appliance.serve import serve
+
+    serve(config, site.paths)

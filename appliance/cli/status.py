@@ -1,0 +1,28 @@
+"""gild status"""
+
+from __future__ import annotations
+
+import click
+
+from appliance.cli import show
+from appliance.cli.main import Site
+
+
+@click.command("status")
+@click.option("--json", "json_", is_flag=True, help="For scripts.")
+@click.pass_obj
+def command(site: Site, /, json_: bool) -> None:
+    """What the serving process does, and how many nodes are where."""
+    status = site.client.get("status")
+    if json_:
+        return show.as_json(status)
+    show.facts(
+        [
+            ("serving", f"{status['interface']}, {status['address']} in {status['network']}"),
+            ("addresses", f"{status['range']}, {status['leases']} in use"),
+            ("domain", status["domain"]),
+            ("since", f"{show.ago(status['uptime'])}, process {status['pid']}, gild {status['version']}"),
+            ("nodes", ", ".join(f"{count} {state}" for state, count in status["nodes"].items()) or "none seen yet"),
+        ]
+    )
+    return None

@@ -1,0 +1,78 @@
+"""gild help: the manual inside the file, since the site has no Internet."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from appliance.bundled import read
+from appliance.cli import show
+from appliance.config import SETTINGS
+from appliance.errors import EXIT_CODES, Unknown
+
+# Topic -> its first line; the text lies in appliance/help/TOPIC.md.
+TOPICS = {
+    "start": "from a fresh head node to the first installed machine",
+    "images": "ways to make an image, recipes, versions and tags",
+    "nodes": "waiting room, approval, orders, what each state means",
+    "profiles": "what a kind of node gets; disk rules and layouts",
+    "boot": "what happens between power-on and up; firmware, your own boot files",
+    "trouble": "a machine does not come up: where to look",
+    "safety": "who may do what, and what is never done without an order",
+    "settings": "every setting, its flag, variable and default",
+    "exit-codes": "what a script can read from the exit status",
+    "components": "everything bundled in this file, with version, licence and sha256",
+}
+
+
+@click.command("help")
+@click.argument("topic", required=False)
+@click.option("--json", "json_", is_flag=True, help="Components as JSON.")
+def command(topic: str | None, json_: bool) -> None:
+    """The manual: all topics, or one."""
+    if topic is None:
+        show.table(["topic", "what it tells"], [[name, text] for name, text in TOPICS.items()], "")
+        print("\ngild.pyz help TOPIC, or gild.pyz COMMAND --help")
+        return
+    if topic not in TOPICS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(topic, TOPICS, 1)
+        raise Unknown(f"there is no topic {topic!r}", f"did you mean {near[0]!r}?" if near else "see: gild.pyz help")
+    if topic == "settings":
+        _settings()
+    elif topic == "exit-codes":
+        _exit_codes()
+    elif topic == "components":
+        _components(json_)
+    else:
+        print(read(f"appliance/help/{topic}.md").decode(), end="")
+
+
+def _settings() -> None:
+    print(
+        "A setting is a flag of `serve`, a variable, and a key of STATE/gild.toml. The flag wins, then the variable.\n"
+    )
+    rows = [
+        [s.name, "--" + s.name.replace("_", "-"), f"GILD_{s.name.upper()}", str(s.default), s.help] for s in SETTINGS
+    ]
+    show.table(["setting", "flag", "variable", "default", "meaning"], rows, "")
+
+
+def _exit_codes() -> None:
+    meanings = {0: "success", 2: "the command line is wrong"}
+    for _, code, meaning in EXIT_CODES:
+        meanings.setdefault(code, meaning)
+    show.table(["code", "meaning"], [[str(code), meanings[code]] for code in sorted(meanings)], "")
+
+
+def _components(json_: bool) -> None:
+    rows = json.loads(read("components.json"))
+    if json_:
+        return show.as_json(rows)
+    return show.table(
+        ["component", "version", "licence", "sha256"],
+        [[row["name"], row["version"], row["licence"], row["sha256"][:16]] for row in rows],
+        "this is a source checkout; the list is made with the file: python3 build.py app",
+    )

@@ -1,0 +1,146 @@
+"""The operator's API, on a unix socket that only root can open: what the command line and scripts ask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from aiohttp import web
+
+from appliance.errors import Wrong
+from appliance.head import Head
+
+MAX_WAIT = 25.0  # seconds a question for news may be held back
+
+
+class Operator:
+    """Handlers over the head's operator verbs; every answer is JSON."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """One table of everything an operator can do over the socket."""
+        return [
+            web.get("/status", self.status),
+            web.get("/changes", self.changes),
+            web.get("/nodes", self.nodes),
+            web.post("/nodes/approve", self.approve),
+            web.post("/nodes/install", self.install),
+            web.post("/nodes/cancel", self.cancel),
+            web.get("/nodes/{ref}", self.node),
+            web.get("/nodes/{ref}/log", self.log),
+            web.post("/nodes/{ref}/set", self.set),
+            web.post("/nodes/{ref}/remove", self.remove),
+            web.get("/profiles", self.profiles),
+            web.get("/profiles/{name}", self.profile),
+            web.post("/profiles/{name}", self.profile_set),
+        ]
+
+    async def status(self, request: web.Request) -> web.Response:
+        """What is served where, and how many nodes are in which state."""
+        return web.json_response(self.head.status())
+
+    async def changes(self, request: web.Request) -> web.Response:
+        """Events after `cursor`, waiting up to `wait` seconds for the first."""
+        cursor, wait = _number(request, "cursor"), min(MAX_WAIT, _number(request, "wait"))
+        return web.json_response(await self.head.changes(cursor, wait))
+
+    async def nodes(self, request: web.Request) -> web.Response:
+        """All nodes, a row each."""
+        return web.json_response(self.head.nodes())
+
+    async def node(self, request: web.Request) -> web.Response:
+        """One node with its facts and timeline."""
+        return web.json_response(self.head.node(request.match_info["ref"]))
+
+    async def log(self, request: web.Request) -> web.Response:
+        """A node's timeline after an event number, waiting for news when asked to."""
+        ref, after, wait = request.match_info["ref"], _number(request, "after"), _number(request, "wait")
+        events = self.head.log(ref, after)
+        if not events and wait:
+            await self.head.news(min(MAX_WAIT, wait))
+            events = self.head.log(ref, after)
+        return web.json_response(events)
+
+    async def approve(self, request: web.Request) -> web.Response:
+        """Let machines out of the waiting room."""
+        body = await _body(request)
+        refs = None if body.get("all") else _refs(body)
+        return web.json_response(
+            self.head.approve(refs, profile=_text(body, "profile") or "default", names=_text(body, "names"))
+        )
+
+    async def install(self, request: web.Request) -> web.Response:
+        """Preview, or arm orders. Two steps: a preview's digest comes back as `expect`; if anything has changed since,
+        nothing is armed and the answer is 409."""
+        body = await _body(request)
+        refs = None if body.get("all") else _refs(body)
+        choice = {key: _text(body, key) for key in ("image", "finish", "disk")}
+        rows = self.head.install(refs, **choice, preview=True)
+        digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+        if body.get("preview"):
+            return web.json_response({"nodes": rows, "digest": digest})
+        if body.get("expect") != digest:
+            raise Wrong("what would be erased has changed since it was shown", "look at it again and repeat the order")
+        return web.json_response({"nodes": self.head.install(refs, **choice, preview=False), "digest": digest})
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """Take orders back."""
+        body = await _body(request)
+        return web.json_response(self.head.cancel(None if body.get("all") else _refs(body)))
+
+    async def set(self, request: web.Request) -> web.Response:
+        """Change what is wanted of a node."""
+        body = await _body(request)
+        fields = {key: _text(body, key) for key in ("profile", "name", "address", "loader") if key in body}
+        return web.json_response(self.head.set(request.match_info["ref"], **fields))
+
+    async def remove(self, request: web.Request) -> web.Response:
+        """Forget a node."""
+        self.head.remove(request.match_info["ref"])
+        return web.json_response({})
+
+    async def profiles(self, request: web.Request) -> web.Response:
+        """All profiles."""
+        return web.json_response(self.head.profiles())
+
+    async def profile(self, request: web.Request) -> web.Response:
+        """One profile."""
+        return web.json_response(self.head.profile(request.match_info["name"]))
+
+    async def profile_set(self, request: web.Request) -> web.Response:
+        """Make or change a profile."""
+        return web.json_response(self.head.profile_set(request.match_info["name"], **await _body(request)))
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.read() or b"{}")
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise Wrong("the request's body is not a JSON object")
+    return body
+
+
+def _refs(body: dict[str, Any]) -> list[str]:
+    refs = body.get("refs")
+    if not isinstance(refs, list) or not refs or not all(isinstance(ref, str) for ref in refs):
+        raise Wrong("refs should be a list of node names")
+    return refs
+
+
+def _text(body: dict[str, Any], key: str) -> str | None:
+    value = body.get(key)
+    if value is not None and not isinstance(value, str):
+        raise Wrong(f"{key} should be a text")
+    return value
+
+
+def _number(request: web.Request, key: str) -> int:
+    text = request.query.get(key, "0")
+    if not text.isdecimal() or len(text) > 15:
+        raise Wrong(f"{key} should be a number")
+    return int(text)
