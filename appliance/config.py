@@ -161,14 +161,14 @@ def parse(text: str, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Co
     except tomllib.TOMLDecodeError as error:
         raise ConfigInvalid(f"gild.toml: {error}") from None
     for name, value in table.items():
-        values[_known(name, "gild.toml")] = _read(name, value, "gild.toml")
+        values[name] = _read(name, value, "gild.toml")
     for variable, value in environ.items():
         if variable.startswith("GILD_") and variable not in ENVIRONMENT_ONLY:
-            name = _known(variable[5:].lower(), variable)
+            name = variable[5:].lower()
             values[name] = _read(name, value, variable)
     for name, value in flags.items():
         if value is not None:
-            values[_known(name, "--" + name)] = _read(name, value, "--" + name.replace("_", "-"))
+            values[name] = _read(name, value, "--" + name.replace("_", "-"))
     first, _, last = values.pop("range").partition("-")
     return Config(range_first=first, range_last=last, lease_seconds=values.pop("lease"), **values)
 
@@ -177,16 +177,11 @@ def parse(text: str, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Co
 ENVIRONMENT_ONLY = frozenset({"GILD_CACHE", "GILD_REEXEC"})
 
 
-def _known(name: str, where: str) -> str:
-    if name in BY_NAME:
-        return name
-    near = get_close_matches(name, BY_NAME, 1)
-    raise ConfigInvalid(
-        f"{where}: there is no setting {name!r}", f"did you mean {near[0]!r}?" if near else "see: help settings"
-    )
-
-
 def _read(name: str, value: Any, where: str) -> Any:
+    if name not in BY_NAME:
+        near = get_close_matches(name, BY_NAME, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "see: gild.pyz help settings"
+        raise ConfigInvalid(f"{where}: there is no setting {name!r}", hint)
     try:
         return BY_NAME[name].read(value)
     except ValueError as error:
