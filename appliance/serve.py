@@ -1,0 +1,234 @@
+"""The process: every socket and task has its place here, started in order and stopped in order.
+
+One TaskGroup owns every task. The first failure, SIGTERM or SIGINT ends it; what is open is closed in reverse order,
+within two seconds. What must survive (leases, orders, states) is on disk by then: it was before it was shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import ssl
+import sys
+from ipaddress import IPv4Interface
+
+from aiohttp import web
+from images.store import Store as Images
+from netboot.initrd import head_segment
+
+from appliance import bundled, keys
+from appliance.config import Config
+from appliance.errors import Environment
+from appliance.head import Head
+from appliance.paths import Paths
+from appliance.store import Store
+from appliance.web import app
+from appliance.web.boot import Boot
+from appliance.web.node_api import NodeApi
+from appliance.web.operator import Operator
+from appliance.web.packs import Packs
+from images.errors import GildError
+from netboot.bootfiles import BootFiles, Piece
+from netboot.dnsd import DnsServer
+from netboot.plan import BootPiece
+from netboot.ra import RouterAdvertiser
+from netboot.tftpd import BytesSource, TftpServer
+from netboot.udp import Drain, UdpError, interface_address, interfaces, open_udp
+
+log = logging.getLogger("gild")
+
+TICK = 1.0  # seconds between two looks at the clock of every node
+DHCP_PORT = 67
+# The signed GRUB looks for its configuration under this name; what it gets is rendered for its address.
+GRUB_CFG = ("grub/grub.cfg", "grub.cfg")
+
+
+def serve(config: Config, paths: Paths) -> None:
+    """Serve until SIGTERM or SIGINT. Raises Environment, ConfigInvalid or another GildError if it cannot start."""
+    logging.basicConfig(
+        level=logging.DEBUG if config.log == "debug" else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    if os.geteuid() != 0:
+        raise Environment("serving needs root: DHCP, TFTP, DNS and HTTP have low ports", "run it with sudo")
+    if not config.interface:
+        known = ", ".join(entry.name for entry in interfaces() if entry.name != "lo")
+        raise Environment("which interface are the nodes on?", f"serve --interface NAME; this machine has: {known}")
+    config = config.on(_interface(config.interface))
+    _directories(paths)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_run(config, paths))
+
+
+def _interface(name: str) -> IPv4Interface:
+    try:
+        return interface_address(name)
+    except UdpError as error:
+        raise Environment(error.message, error.hint) from None
+
+
+def _directories(paths: Paths) -> None:
+    try:
+        for path in (paths.state, paths.keys, paths.boot, paths.images):
+            path.mkdir(parents=True, exist_ok=True)
+        os.chmod(paths.state, 0o755)
+        os.chmod(paths.keys, 0o700)
+    except OSError as error:
+        raise Environment(f"{error.filename}: {error.strerror}", "give another --state") from None
+
+
+async def _run(config: Config, paths: Paths) -> None:
+    async with contextlib.AsyncExitStack() as opened:
+        store = Store(paths.database, paths.lock)
+        opened.callback(store.close)
+        identity = keys.head_identity(paths.keys, config.address, config.domain)
+        files = BootFiles(bundled.payload(), str(paths.boot))
+        images = Images(paths.images)
+        head = Head(store, images, config, boot_piece=BootPieces(files))
+        opened.push_async_callback(head.close)
+        packs = Packs(images)
+        opened.callback(packs.close)
+        segment = head_segment(_settings(config, identity.certificate))
+        await _listen(opened, config, paths, head, Boot(head, files, segment), packs, identity)
+        await _datagrams(opened, config, head, files, segment)
+        await _until_told(head, config)
+
+
+def _settings(config: Config, certificate: bytes) -> dict[str, bytes]:
+    """What the installer must know about this head: the certificate it trusts and where the head is."""
+    settings = {"head": config.address, "https_port": config.https_port, "http_port": config.http_port}
+    return {"etc/gild/head.pem": certificate, "etc/gild/settings.json": json.dumps(settings).encode()}
+
+
+async def _listen(
+    opened: contextlib.AsyncExitStack,
+    config: Config,
+    paths: Paths,
+    head: Head,
+    boot: Boot,
+    packs: Packs,
+    identity: keys.HeadIdentity,
+) -> None:
+    """The three HTTP listeners: public, node (TLS) and operator (unix socket)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.certificate_path, identity.key_path)
+    public = await _started(opened, app.application([*boot.routes(), *packs.routes()]))
+    node = await _started(opened, app.application(NodeApi(head).routes()))
+    operator = await _started(opened, app.application(Operator(head).routes()))
+    try:
+        await web.TCPSite(public, config.address, config.http_port, backlog=1024).start()
+        await web.TCPSite(node, config.address, config.https_port, backlog=1024, ssl_context=context).start()
+    except OSError as error:
+        raise Environment(f"cannot listen on {config.address}: {error.strerror}", _port_hint(error)) from None
+    paths.socket.unlink(missing_ok=True)
+    # The socket is born closed to everybody else: the umask counts, not a chmod a moment later.
+    before = os.umask(0o177)
+    try:
+        await web.UnixSite(operator, str(paths.socket)).start()
+    except OSError as error:
+        raise Environment(f"{paths.socket}: {error.strerror}", "give a --state with a shorter path") from None
+    finally:
+        os.umask(before)
+    opened.callback(paths.socket.unlink, missing_ok=True)
+
+
+async def _started(opened: contextlib.AsyncExitStack, application: web.Application) -> web.AppRunner:
+    runner = app.runner(application)
+    await runner.setup()
+    opened.push_async_callback(runner.cleanup)
+    return runner
+
+
+def _port_hint(error: OSError) -> str:
+    return "another server (nginx, apache?) has the port: stop it, or serve with --http-port and --https-port"
+
+
+async def _datagrams(
+    opened: contextlib.AsyncExitStack, config: Config, head: Head, files: BootFiles, segment: bytes
+) -> None:
+    """DHCP, TFTP, DNS and the empty router advertisement."""
+    loop = asyncio.get_running_loop()
+
+    def lookup(name: str, client: str) -> Piece | BytesSource | None:
+        name = name.lstrip("/")
+        if name in GRUB_CFG:
+            return BytesSource(head.grub_cfg(client).encode())
+        return BytesSource(segment) if name == "head.cpio" else files.find(name)
+
+    def tftp_done(client: str, name: str, sent: int, seconds: float, error: str | None) -> None:
+        head.file_sent(client, name, sent, seconds, "tftp", error or "")
+
+    try:
+        tftp = TftpServer(
+            loop, lookup, address=config.address, interface=config.interface, on_done=tftp_done, log=log.warning
+        )
+        opened.callback(tftp.close)
+        dns = DnsServer(loop, head.zone, address=config.address, interface=config.interface, log=log.warning)
+        opened.push_async_callback(dns.close)
+        await dns.start()
+        # Bound to the device and to every address: a machine that has none asks 255.255.255.255.
+        sock = open_udp(DHCP_PORT, interface=config.interface, broadcast=True)
+    except UdpError as error:
+        raise Environment(error.message, error.hint) from None
+    drain = Drain(loop, sock, lambda data, source: head.dhcp(data, source, drain.send), name="DHCP", log=log.warning)
+    opened.callback(drain.close)
+    try:
+        opened.callback(RouterAdvertiser(loop, config.interface, log=log.info).close)
+    except (UdpError, OSError) as error:
+        log.info("no IPv6 on %s (%s): iPXE may wait there for a router", config.interface, error)
+
+
+async def _until_told(head: Head, config: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as tasks:
+        ticking = tasks.create_task(_tick(head))
+        log.info(
+            "serving on %s: %s, nodes get %s-%s in %s",
+            config.interface, config.address, config.range_first, config.range_last, config.domain,
+        )  # fmt: skip
+        await stop.wait()
+        log.info("stopping")
+        ticking.cancel()
+
+
+async def _tick(head: Head) -> None:
+    while True:
+        await asyncio.sleep(TICK)
+        try:
+            head.tick()
+        except GildError as error:
+            log.error("%s", error)
+
+
+class BootPieces:
+    """Name, size and sha256 of boot files, for plans; hashed once per file and kept while it stays the same."""
+
+    def __init__(self, files: BootFiles) -> None:
+        self.files = files
+        self._known: dict[tuple[str, int, int], BootPiece] = {}
+
+    def __call__(self, name: str) -> BootPiece | None:
+        """The piece of that public name, or None if there is none."""
+        import hashlib
+
+        piece = self.files.find(name)
+        if piece is None:
+            return None
+        try:
+            changed = os.fstat(piece.fd).st_mtime_ns
+            key = (name, piece.size, changed)
+            if key not in self._known:
+                digest = hashlib.sha256(piece.read(0, piece.size)).hexdigest()
+                self._known[key] = BootPiece(name, digest, piece.size)
+            return self._known[key]
+        finally:
+            piece.close()
