@@ -60,9 +60,11 @@ class dnsmasq:  # reads like the program it starts
         folder: Path = self.rig.folder
         self.process = self.rig.start(
             [
-                "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=bh", "--bind-interfaces",
+                "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=bh",
+                "--bind-interfaces",
                 "--user=root", "--dhcp-authoritative", "--no-ping", "--dhcp-lease-max=100000",
-                f"--dhcp-leasefile={folder}/leases", "--pid-file", f"--dhcp-range={RANGE.replace('-', ',')},255.255.0.0,1h",
+                f"--dhcp-leasefile={folder}/leases", "--pid-file",
+                f"--dhcp-range={RANGE.replace('-', ',')},255.255.0.0,1h",
             ],
             where=self.rig.head_ns,
         )  # fmt: skip

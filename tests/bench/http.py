@@ -37,7 +37,7 @@ def run(rig: Rig) -> Iterator[Row]:
     )
     binary = nginx or rig.peer("nginx") / "usr/sbin/nginx"
     with rig.gild(state, core=0) as gild:
-        server = rig.start([binary, "-p", rig.folder, "-c", _configuration(rig, packs)], where=rig.head_ns, core=0)
+        server = rig.start([nginx, "-p", rig.folder, "-c", _configuration(rig, packs)], where=rig.head_ns, core=0)
         rig.wait_for(rig.folder / "nginx.pid", server)
         for connections, goal in GOALS.items():
             ours, peer = paired(
