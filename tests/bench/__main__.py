@@ -30,9 +30,9 @@ def main(argv: list[str]) -> int:
     if options.json:
         write_json(rows, options.json)
     missed = [row for row in rows if not row.ok]
-    print(
-        f"{len(rows) - len(missed)} of {len(rows)} figures reached" + "".join(f"\n  missed: {text(r)}" for r in missed)
-    )
+    print(f"{len(rows) - len(missed)} of {len(rows)} figures reached")
+    for row in missed:
+        print("  missed:", text(row))
     return 1 if missed else 0
 
 

@@ -32,10 +32,7 @@ def run(rig: Rig) -> Iterator[Row]:
         f"  wrk.headers['Range'] = 'bytes=' .. first .. '-' .. (first + {RANGE - 1})\n"
         f"  return wrk.format('GET', '/packs/{name}.pack')\nend\n"
     )
-    nginx = (
-        rig.peer("nginx-light") / "usr/sbin/nginx" if (rig.peer("nginx-light") / "usr/sbin/nginx").exists() else None
-    )
-    binary = nginx or rig.peer("nginx") / "usr/sbin/nginx"
+    nginx = rig.peer("nginx") / "usr/sbin/nginx"
     with rig.gild(state, core=0) as gild:
         server = rig.start([nginx, "-p", rig.folder, "-c", _configuration(rig, packs)], where=rig.head_ns, core=0)
         rig.wait_for(rig.folder / "nginx.pid", server)
