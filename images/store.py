@@ -1,0 +1,374 @@
+"""The store: every version of every image, in files that never change once they can be seen.
+
+    packs/<sha256>.pack, .idx      zstd frames in disk order; where each chunk lies in them
+    images/<name>/<n>.json, .runs  one version; `last` holds the highest number ever given, so none is used twice
+    tags/<name>                    the number nodes get
+    work/<name>/                   the lineage's working image, rebuildable from packs
+
+A manifest is written last and by rename, so a version is whole or not there. Locks are flock(2) on files nobody
+deletes: one per lineage for a writer, one for the store that publishing shares and garbage collection takes alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from images import packs, zstd
+from images.chunk import chunk_hash, chunk_length
+from images.errors import Busy, ChunkInvalid, ChunkMissing, ImageError, ManifestInvalid, NoSpace, NotFound
+from images.manifest import Kind, Manifest, Run, decode_manifest, decode_runs, digest
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+MAX_DAMAGE = 1000  # findings of one verify; a dead disk would give one per chunk
+GRACE = 24 * 3600  # seconds an unused pack is kept: longer than any install that may still read it
+
+Progress = Callable[[str, int, int], None]  # phase, done, total
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One thing `verify` found wrong: in which pack, at which chunk of which partition (-1: the whole pack)."""
+
+    pack: str
+    partition: int
+    chunk: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What `gc` removed or, in a dry run, would remove; sizes in bytes."""
+
+    packs: tuple[str, ...]
+    freed: int
+    leftovers: int  # temporary and orphaned files
+    kept: tuple[str, ...] = field(default=())  # unused packs still in their time of grace
+
+
+class Store:
+    """A directory of images. Methods read the disk each time; a Store may be shared between threads."""
+
+    def __init__(self, root: Path) -> None:
+        """Use the store at `root`, making its directories. Raises NoSpace or ImageError if that is not possible."""
+        self.root = Path(root)
+        self.packs = self.root / "packs"
+        self._digests: dict[Path, tuple[int, int, str]] = {}
+        with disk_errors(f"opening the store {self.root}"):
+            for directory in ("packs", "images", "tags", "work"):
+                (self.root / directory).mkdir(parents=True, exist_ok=True)
+
+    # --- reading
+
+    def images(self) -> list[str]:
+        """Names of the lineages that have a version, sorted."""
+        names = (entry.name for entry in (self.root / "images").iterdir() if NAME.fullmatch(entry.name))
+        return sorted(name for name in names if self.versions(name))
+
+    def versions(self, name: str) -> list[int]:
+        """Numbers of the versions of a lineage, ascending; empty if there is no such lineage."""
+        directory = self._lineage(name)
+        if not directory.is_dir():
+            return []
+        return sorted(int(p.stem) for p in directory.glob("*.json") if re.fullmatch(r"[1-9][0-9]{0,8}", p.stem))
+
+    def resolve(self, ref: str) -> tuple[str, int]:
+        """(name, number) of `name` (the tagged version, else the newest), `name:3` or `name:latest`.
+        Raises NotFound with what there is instead."""
+        name, colon, wanted = ref.partition(":")
+        have = self.versions(name)
+        if not have:
+            known = ", ".join(self.images()[:10]) or "none"
+            raise NotFound(f"there is no image {name!r}", f"images here: {known}")
+        if colon and wanted == "latest":
+            return name, have[-1]
+        if colon:
+            if not re.fullmatch(r"[1-9][0-9]{0,8}", wanted):
+                raise NotFound(f"{ref!r} is not an image and version", f"write {name}:{have[-1]} or {name}:latest")
+            if int(wanted) not in have:
+                raise NotFound(f"image {name} has no version {wanted}", f"it has {', '.join(map(str, have[-10:]))}")
+            return name, int(wanted)
+        tagged = self.tag(name)
+        return name, tagged if tagged in have else have[-1]
+
+    def load(self, ref: str) -> tuple[Manifest, str]:
+        """The manifest of a version and its digest; see `resolve` for `ref`.
+        Raises NotFound, or ManifestInvalid for a damaged file."""
+        name, number = self.resolve(ref)
+        path = self.manifest_path(name, number)
+        data = _read(path, f"manifest of {name}:{number}")
+        manifest = decode_manifest(data)
+        if (manifest.name, manifest.version) != (name, number):
+            raise ManifestInvalid(f"{path} holds the manifest of {manifest.ref}")
+        return manifest, digest(data)
+
+    def manifest_path(self, name: str, number: int) -> Path:
+        """Where the manifest of a version lies."""
+        return self._lineage(name) / f"{number}.json"
+
+    def runs_path(self, name: str, number: int) -> Path:
+        """Where the runs of a version lie."""
+        return self._lineage(name) / f"{number}.runs"
+
+    def manifest_bytes(self, wanted: str) -> bytes:
+        """The manifest with this digest (sha256, hex), byte for byte. Raises NotFound."""
+        return _read(self.find_digest(wanted), f"manifest {wanted[:12]}")
+
+    def runs_bytes(self, name: str, number: int) -> bytes:
+        """The runs of all partitions of a version, one after another. Raises NotFound."""
+        return _read(self.runs_path(name, number), f"runs of {name}:{number}")
+
+    def find_digest(self, wanted: str) -> Path:
+        """Path of the manifest with this digest (sha256, hex). Raises NotFound."""
+        for name in self.images():
+            for number in reversed(self.versions(name)):
+                path = self.manifest_path(name, number)
+                if self._digest(path) == wanted:
+                    return path
+        raise NotFound(f"no version here has the digest {wanted[:12]}", "was it removed? see gild image list")
+
+    def runs(self, manifest: Manifest, index: int) -> list[Run]:
+        """Runs of partition `index` of a version, checked against the manifest.
+        Raises NotFound or ManifestInvalid."""
+        partition = manifest.partitions[index]
+        start = sum(p.runs_bytes for p in manifest.partitions[:index])
+        data = self.runs_bytes(manifest.name, manifest.version)[start : start + partition.runs_bytes]
+        if digest(data) != partition.runs_sha256:
+            raise ManifestInvalid(f"runs of {manifest.ref}, partition {index}, are not those of its manifest")
+        return decode_runs(data, size=partition.size, chunk_size=manifest.chunk_size, packs=len(manifest.packs))
+
+    def pack_path(self, sha256: str) -> Path:
+        """Path of a pack by its sha256 in hex. Raises NotFound for anything else, so it is safe on a URL's text."""
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise NotFound(f"{sha256[:80]!r} is not the name of a pack")
+        return self.packs / f"{sha256}.pack"
+
+    def tag(self, name: str) -> int:
+        """The number of the version nodes get; 0 if there is none."""
+        self._lineage(name)
+        try:
+            text = (self.root / "tags" / name).read_text()
+        except FileNotFoundError:
+            return 0
+        return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}\n?", text) else 0
+
+    def verify(self, ref: str, progress: Progress | None = None) -> list[Damage]:
+        """Read every pack of a version and every chunk of it, and compare the hashes. Empty means sound.
+        `progress` hears ("verify", bytes done, bytes in all). Raises NotFound, ManifestInvalid."""
+        manifest, _ = self.load(ref)
+        found: list[Damage] = []
+        sizes = {pack: self.pack_path(pack).stat().st_size for pack in manifest.packs if self.pack_path(pack).exists()}
+        total, done = 2 * sum(sizes.values()), 0
+
+        def count(read: int) -> None:
+            nonlocal done
+            done += read
+            if progress:
+                progress("verify", min(done, total), total)
+
+        for pack in manifest.packs:
+            if pack not in sizes:
+                found.append(Damage(pack, -1, -1, "the pack is missing"))
+                continue
+            try:
+                if packs.hash_file(self.pack_path(pack), count) != pack:
+                    found.append(Damage(pack, -1, -1, "the pack's bytes do not match its name"))
+            except OSError as error:
+                found.append(Damage(pack, -1, -1, f"cannot be read: {error.strerror}"))
+        for index, partition in enumerate(manifest.partitions):
+            for run in self.runs(manifest, index):
+                pack = manifest.packs[run.pack] if run.kind is Kind.DATA else ""
+                if not pack or pack not in sizes:
+                    continue
+                for chunk, what in self._bad_chunks(manifest, run, pack, partition.size, count):
+                    found.append(Damage(pack, index, chunk, what))
+                    if len(found) >= MAX_DAMAGE:
+                        return found
+        if progress:
+            progress("verify", total, total)
+        return found
+
+    def read_chunk(self, pack: str, offset: int, frame: int, length: int, name: bytes) -> bytes:
+        """The raw bytes of one chunk: `frame` bytes at `offset` of a pack, `length` bytes raw, checked against its
+        hash. Raises ChunkMissing or ChunkInvalid."""
+        path = self.pack_path(pack)
+        try:
+            with path.open("rb") as file:
+                data = os.pread(file.fileno(), frame, offset)
+        except OSError as error:
+            raise ChunkMissing(f"pack {pack[:12]} cannot be read: {error.strerror}", "restore the store") from None
+        raw = zstd.decompress(data, length) if len(data) == frame else b""
+        if len(raw) != length or chunk_hash(raw) != name:
+            raise ChunkInvalid(f"chunk at {offset} of pack {pack[:12]} does not match its hash", "gild image verify")
+        return raw
+
+    # --- writing
+
+    def set_tag(self, name: str, number: int) -> None:
+        """Make `number` the version nodes get. Raises NotFound if it does not exist."""
+        self.resolve(f"{name}:{number}")
+        with disk_errors(f"tagging {name}:{number}"):
+            packs.write_file(self.root / "tags" / name, f"{number}\n".encode())
+
+    def remove(self, ref: str) -> None:
+        """Remove `name:3`, or with `name` alone the whole lineage, its tag and its working image. Packs stay until gc.
+        Raises NotFound, and Busy for the tagged version while others exist or while somebody works on the lineage."""
+        name, number = self.resolve(ref)
+        whole = ":" not in ref
+        have = self.versions(name)
+        if not whole and number == self.tag(name) and len(have) > 1:
+            raise Busy(f"{name}:{number} is what nodes get", f"tag another version first: gild image tag {name}:N")
+        with self.lineage_lock(name), disk_errors(f"removing {ref}"):
+            for version in have if whole or len(have) == 1 else [number]:
+                # The manifest goes first: what is left over without it is garbage, not a broken version.
+                self.manifest_path(name, version).unlink(missing_ok=True)
+                self.runs_path(name, version).unlink(missing_ok=True)
+            packs.sync_directory(self._lineage(name))
+            if not self.versions(name):
+                (self.root / "tags" / name).unlink(missing_ok=True)
+                shutil.rmtree(self.work(name), ignore_errors=True)
+
+    def gc(self, dry_run: bool = False, live_versions: Collection[str] = (), *, grace: float = GRACE) -> Garbage:
+        """Remove packs no version names, once they are `grace` seconds old, and leftovers of crashed writers.
+
+        `live_versions` are digests nodes are installing from: if one of them was removed meanwhile, nothing is
+        collected. A pack with some live chunks is kept whole, because the manifests that name it are immutable.
+        Raises Busy while something is being published, ManifestInvalid if any manifest cannot be read."""
+        with self._flock(self.root / ".lock", exclusive=True, what="the store"):
+            wanted: set[str] = set()
+            digests: set[str] = set()
+            for name in self.images():
+                for number in self.versions(name):
+                    manifest, own = self.load(f"{name}:{number}")
+                    wanted.update(manifest.packs)
+                    digests.add(own)
+            gone = sorted(set(live_versions) - digests)
+            if gone:
+                raise Busy(f"a node still installs a removed version ({gone[0][:12]})", "collect when it is done")
+            now = time.time()
+            unused = [p for p in self.packs.glob("*.pack") if p.stem not in wanted]
+            old = [p for p in unused if now - p.stat().st_mtime >= grace]
+            leftovers = list(self._leftovers())
+            freed = sum(p.stat().st_size for p in [*old, *leftovers])
+            if not dry_run:
+                for path in old:
+                    path.unlink(missing_ok=True)
+                    path.with_suffix(".idx").unlink(missing_ok=True)
+                for path in leftovers:
+                    path.unlink(missing_ok=True)
+                packs.sync_directory(self.packs)
+            kept = tuple(sorted(p.stem for p in unused if p not in old))
+            return Garbage(tuple(sorted(p.stem for p in old)), freed, len(leftovers), kept)
+
+    def add_version(self, manifest_data: bytes, name: str, number: int, runs: bytes) -> None:
+        """Make a version visible: runs first, the manifest last. The packs must be there. Raises NoSpace."""
+        with disk_errors(f"storing {name}:{number}"):
+            packs.write_file(self.runs_path(name, number), runs)
+            packs.write_file(self._lineage(name) / "last", f"{number}\n".encode())
+            packs.write_file(self.manifest_path(name, number), manifest_data)
+
+    def next_version(self, name: str) -> int:
+        """The number the next version of a lineage gets: never one that was given before, even if it was removed."""
+        last = self._lineage(name) / "last"
+        text = last.read_text().strip() if last.exists() else ""
+        return max([0, *self.versions(name), int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0]) + 1
+
+    def work(self, name: str) -> Path:
+        """Directory of the lineage's working image; it may not exist."""
+        self._lineage(name)
+        return self.root / "work" / name
+
+    @contextmanager
+    def lineage_lock(self, name: str) -> Iterator[None]:
+        """Hold a lineage for writing. Raises Busy, naming the process, if somebody else does."""
+        directory = self._lineage(name)
+        with disk_errors(f"locking image {name}"):
+            directory.mkdir(exist_ok=True)
+        with (
+            self._flock(self.root / ".lock", exclusive=False, what="the store"),
+            self._flock(directory / ".lock", exclusive=True, what=f"image {name}"),
+        ):
+            yield
+
+    # --- inside
+
+    def _lineage(self, name: str) -> Path:
+        if not NAME.fullmatch(name):
+            raise NotFound(
+                f"{name[:80]!r} is not a name for an image", "a-z, 0-9, '.', '_', '-', at most 63 characters"
+            )
+        return self.root / "images" / name
+
+    def _digest(self, path: Path) -> str:
+        stat = path.stat()
+        known = self._digests.get(path)
+        if known and known[:2] == (stat.st_mtime_ns, stat.st_size):
+            return known[2]
+        if len(self._digests) > 10000:
+            self._digests.clear()
+        value = digest(path.read_bytes())
+        self._digests[path] = (stat.st_mtime_ns, stat.st_size, value)
+        return value
+
+    def _bad_chunks(
+        self, manifest: Manifest, run: Run, pack: str, size: int, count: Callable[[int], None]
+    ) -> Iterator[tuple[int, str]]:
+        offset = run.offset
+        for number, (name, frame) in enumerate(run.chunks, run.start):
+            try:
+                self.read_chunk(pack, offset, frame, chunk_length(number, size, manifest.chunk_size), name)
+            except ImageError as error:
+                yield number, error.message
+            offset += frame
+            count(frame)
+
+    def _leftovers(self) -> Iterator[Path]:
+        yield from self.packs.glob(".tmp-*")
+        yield from (p for p in self.packs.glob("*.idx") if not p.with_suffix(".pack").exists())
+        yield from (self.root / "tags").glob(".tmp-*")
+        for directory in (self.root / "images").iterdir():
+            if directory.is_dir():
+                yield from directory.glob(".tmp-*")
+                yield from (p for p in directory.glob("*.runs") if not p.with_suffix(".json").exists())
+
+    @contextmanager
+    def _flock(self, path: Path, *, exclusive: bool, what: str) -> Iterator[None]:
+        with disk_errors(f"locking {what}"):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                raise Busy(f"{what} is in use by process {holder}", "wait for it to end") from None
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def disk_errors(act: str) -> Iterator[None]:
+    """Turn an OSError in the block into one line: NoSpace where the disk is full, ImageError otherwise."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"{act}: the disk is full", "free some space, or gild image gc") from None
+        raise ImageError(f"{act}: {error.strerror or error}", "") from error
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"{what} is not in the store") from None
