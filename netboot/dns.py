@@ -108,6 +108,7 @@ def _answer(query: bytes, zone: Zone, tcp: bool) -> bytes:
     if len(options) > 1:  # RFC 6891 section 6.1.1
         return _bare(query, FORMERR)
     reply = asked.reply(ra=0, aa=0)
+    reply.header.rcode = reply.header.tc = 0  # dnslib copies these from the question, where they mean nothing
     edns, limit = None, MAX_PLAIN
     if options:
         edns = EDNS0(udp_len=MAX_UDP)

@@ -104,8 +104,8 @@ class Transfer:
         *,
         max_blksize: int = MAX_BLKSIZE,
     ) -> None:
-        """`read(offset, size)` returns exactly the bytes asked for out of `size` bytes; what it raises passes through
-        the call that needed it (the caller then sends an error and ends the transfer)."""
+        """`read(offset, size)` returns the bytes asked for out of `size` bytes; what it raises, or TftpInvalid if it
+        returns fewer, passes through the call that needed it (the caller sends an error and ends the transfer)."""
         self.size = size
         self.blksize, self.window, self.timeout = 512, 1, 1.0
         self.deadline = 0.0
@@ -213,7 +213,10 @@ class Transfer:
         first = self._acked
         self._sent = last = min(first + self.window, self._blocks)
         start = first * self.blksize
-        data = self._read(start, min(last * self.blksize, self.size) - start)
+        wanted = min(last * self.blksize, self.size) - start
+        data = self._read(start, wanted)
+        if len(data) != wanted:  # a short block would look like the end of the file
+            raise TftpInvalid(f"file became shorter than {self.size} bytes while it was sent", 0)
         self.bytes_sent += len(data)
         step, pack = self.blksize, _HEAD.pack
         return [

@@ -29,7 +29,7 @@ DEEP = 16  # datagrams of one turn after which the queue counts as a backlog
 # Linux's numbers, the same on x86 and ARM (asm-generic/socket.h); the socket module does not name them.
 _SO_RCVBUFFORCE, _SO_TIMESTAMP = 33, 29
 _TIMEVAL = struct.Struct("@ll")
-_SIOCGIFFLAGS, _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8913, 0x8915, 0x891B  # netdevice(7)
+_SIOCGIFFLAGS, _SIOCGIFADDR, _SIOCGIFNETMASK, _SIOCGIFHWADDR = 0x8913, 0x8915, 0x891B, 0x8927  # netdevice(7)
 _IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
 
 
@@ -66,8 +66,8 @@ def interfaces() -> list[Interface]:
     found = []
     for _, name in socket.if_nameindex():
         try:
-            flags = _ioctl_flags(name)
-            mac = Path(f"/sys/class/net/{name}/address").read_text().strip()
+            flags = int(struct.unpack_from("=H", _ioctl(_SIOCGIFFLAGS, name), 16)[0])
+            mac = _ioctl(_SIOCGIFHWADDR, name)[18:24].hex(":")
         except OSError:
             continue
         up, loopback = bool(flags & _IFF_UP), bool(flags & _IFF_LOOPBACK)
@@ -267,18 +267,16 @@ def _port_owner(port: int, table: str) -> str:
     return ""
 
 
-def _ioctl_flags(name: str) -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        reply = fcntl.ioctl(sock, _SIOCGIFFLAGS, struct.pack("16s16x", name.encode()[:15]) + b"\0" * 8)
-    return int(struct.unpack_from("=H", reply, 16)[0])
-
-
 def _ioctl_address(name: str) -> IPv4Interface | None:
-    request = struct.pack("16s16x", name.encode()[:15]) + b"\0" * 8
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            address = socket.inet_ntoa(fcntl.ioctl(sock, _SIOCGIFADDR, request)[20:24])
-            mask = socket.inet_ntoa(fcntl.ioctl(sock, _SIOCGIFNETMASK, request)[20:24])
-        except OSError:
-            return None
+    try:
+        address, mask = (socket.inet_ntoa(_ioctl(ask, name)[20:24]) for ask in (_SIOCGIFADDR, _SIOCGIFNETMASK))
+    except OSError:
+        return None
     return IPv4Interface(f"{address}/{mask}")
+
+
+def _ioctl(request: int, name: str) -> bytes:
+    """The 40 bytes of struct ifreq as the kernel filled it in: name in the first 16, the answer behind. Asked of a
+    socket and not of /sys, which shows the network namespace it was mounted in."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        return fcntl.ioctl(sock, request, struct.pack("16s24x", name.encode()[:15]))

@@ -1,0 +1,171 @@
+"""Every decoder of datagrams against damaged messages: it returns, or it raises its one documented error.
+
+The corpus holds real messages and those that killed servers before. Each is replayed as it is, then mutated with a
+fixed seed, so that a failure comes back; the failing bytes are in the message of the assertion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+from dnslib import DNSRecord
+
+from netboot import dhcp, dns, firmware, replies, tftp, udp
+
+CORPUS = Path(__file__).parent / "corpus"
+NETWORK = replies.NetworkOptions("10.77.0.1", "255.255.255.0", "10.77.0.1", ("10.77.0.1",), "cluster.internal")
+ZONE = dns.Zone("cluster.internal", "head", "10.77.0.1", {"n1": "10.77.0.100"}, (IPv4Network("10.77.0.0/24"),))
+
+
+def seeds(target: str) -> list[bytes]:
+    found = [path.read_bytes() for path in sorted((CORPUS / target).glob("*.bin"))]
+    assert found, f"no corpus for {target}"
+    return found
+
+
+def mutate(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    """One to four small damages: bytes changed, lengths and counts made extreme, parts cut, doubled or exchanged."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        at = rng.randrange(len(out)) if out else 0
+        match rng.randrange(7):
+            case 0 if out:
+                out[at] ^= 1 << rng.randrange(8)
+            case 1 if out:
+                out[at] = rng.choice((0, 1, 63, 64, 127, 128, 192, 254, 255))
+            case 2:
+                del out[at:]
+            case 3:
+                del out[at : at + rng.randint(1, 8)]
+            case 4:
+                out[at:at] = rng.randbytes(rng.randint(1, 16))
+            case 5:
+                out += out[at : at + rng.randint(1, 64)]
+            case _:
+                other = rng.choice(others)
+                cut = rng.randrange(len(other) + 1)
+                out[at:] = other[cut:]
+    return bytes(out[:2000])
+
+
+def cases(target: str, count: int) -> Iterator[bytes]:
+    corpus, rng = seeds(target), random.Random(f"{target} 1")
+    yield from corpus
+    for number in range(count):
+        # DHCP's options begin behind 240 bytes of header; most damage should fall where the parsing is.
+        seed = corpus[number % len(corpus)]
+        if target == "dhcp" and number % 4:
+            yield seed[:240] + mutate(rng, seed[240:], [other[240:] for other in corpus])
+        else:
+            yield mutate(rng, seed, corpus)
+
+
+def one_dhcp(data: bytes) -> None:
+    try:
+        request = dhcp.parse(data)
+    except dhcp.DhcpInvalid:
+        return
+    for name in ("vendor_class", "user_class", "hostname"):
+        value = getattr(request, name)
+        assert all(text.isprintable() for text in ([value] if isinstance(value, str) else value))
+    assert request.uuid is None or len(request.uuid) == 36
+    boot = firmware.boot_file(request, "10.77.0.1", secure=False)
+    for reply in (
+        replies.offer(request, "10.77.0.100", NETWORK, boot, "n1"),
+        replies.ack(request, "10.77.0.100", NETWORK, boot, "n1"),
+        replies.ack(request, "", NETWORK, boot, ""),
+        replies.nak(request, "10.77.0.1", "no"),
+        *([replies.proxy(request, "10.77.0.1", boot)] if boot else []),
+    ):
+        try:
+            built = dhcp.build(reply)
+        except dhcp.DhcpInvalid as error:
+            # Only a relay's option 82 that fills the packet by itself leaves no room.
+            assert len(request.relay_info) > 100, error
+            continue
+        assert 300 <= len(built) <= request.limit
+        assert dhcp.parse(built).kind is reply.kind
+        replies.destination(request, reply)
+
+
+def one_tftp(data: bytes) -> None:
+    content = b"x" * 3000
+    transfer = tftp.Transfer(
+        tftp.ReadRequest("x", "octet", {"windowsize": "4"}), len(content), lambda a, n: content[a : a + n]
+    )
+    packets = [*transfer.start(0), *transfer.on_packet(b"\0\4\0\0", 0), *transfer.on_packet(data, 0)]
+    assert len(packets) <= 1 + 4 + 4
+    tftp.read_error(data)
+    try:
+        request = tftp.parse_request(data)
+    except tftp.TftpInvalid as error:
+        assert len(tftp.error(error.code, error.message)) <= 300
+        return
+    assert request.name.isprintable() and request.mode in ("octet", "netascii")
+    transfer = tftp.Transfer(request, len(content), lambda a, n: content[a : a + n])
+    first = transfer.start(0)
+    assert len(first) == 1 and len(first[0]) <= 1472
+    assert 8 <= transfer.blksize <= 1468 and 1 <= transfer.window <= 64 and 1 <= transfer.timeout <= 255
+
+
+def one_dns(data: bytes) -> None:
+    for tcp in (False, True):
+        reply = dns.answer(data, ZONE, "10.77.0.50", tcp)
+        if reply is None:
+            assert len(data) < 12 or data[2] & 0x80
+            continue
+        assert reply[:2] == data[:2] and reply[2] & 0x80
+        assert len(reply) <= (65535 if tcp else 1232)
+        assert reply[3] & 15 in (0, dns.FORMERR, dns.NXDOMAIN, dns.NOTIMP, dns.REFUSED)
+        if len(reply) > 12:
+            assert DNSRecord.parse(reply).header.qr == 1
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"dhcp": one_dhcp, "tftp": one_tftp, "dns": one_dns}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_damaged_messages_have_one_outcome(target: str) -> None:
+    for data in cases(target, 12_000):
+        try:
+            TARGETS[target](data)
+        except Exception as error:
+            raise AssertionError(f"{target} {data.hex()}: {error!r}") from error
+
+
+def test_the_drain_answers_the_next_good_message_after_every_bad_one() -> None:
+    good = (CORPUS / "dhcp" / "ipxe-bios-discover.bin").read_bytes()
+
+    def handle(data: bytes, source: tuple[str, int]) -> list[tuple[bytes, tuple[str, int]]]:
+        request = dhcp.parse(data)
+        reply = replies.offer(
+            request, "10.77.0.100", NETWORK, firmware.boot_file(request, "10.77.0.1", secure=False), "n1"
+        )
+        return [(dhcp.build(reply), source)] if request.xid == 0x3903F326 and request.hostname == "" else []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        sock = udp.open_udp(0, address="127.0.0.1")
+        drain = udp.Drain(loop, sock, handle, name="DHCP", max_size=dhcp.MAX_MESSAGE)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(sock.getsockname())
+            client.setblocking(False)
+            bad = [data for data in cases("dhcp", 600) if data != good]
+            for data in bad:
+                client.send(data)
+                client.send(good)
+                while True:
+                    answer = await asyncio.wait_for(loop.sock_recv(client, 2000), 5)
+                    if answer[4:8] == good[4:8]:
+                        break
+            assert drain.answered >= len(bad)
+            assert drain.errors > 100  # the damage was real
+        drain.close()
+
+    asyncio.run(main())
