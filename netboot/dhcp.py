@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv4Address
 
 from images.errors import GildError
@@ -164,6 +165,7 @@ class DhcpReply:
     limit: int = DEFAULT_LIMIT
 
 
+@lru_cache(4096)  # the head's own addresses stand in every reply
 def ip(address: str) -> bytes:
     """An address as option value. Raises DhcpInvalid for text that is none."""
     try:

@@ -55,7 +55,6 @@ _FAMILY = {
     19: "aa64",
     20: "bios",
 }
-_HTTP_ARCHES = frozenset({15, 16, 17, 18, 19})
 
 # The ladder of each family: the first loader that brings the node back is kept. The small loaders use the firmware's
 # own network driver and so work on any card the firmware can boot from; where that driver is broken, iPXE's own

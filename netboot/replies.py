@@ -109,7 +109,7 @@ def _lease(
         options[dhcp.DOMAIN] = text(net.domain)
     wanted = request.params
     if dhcp.BROADCAST_ADDRESS in wanted and address:
-        options[dhcp.BROADCAST_ADDRESS] = IPv4Network(f"{address}/{net.netmask}", strict=False).broadcast_address.packed
+        options[dhcp.BROADCAST_ADDRESS] = bytes(a | ~m & 255 for a, m in zip(ip(address), ip(net.netmask), strict=True))
     if dhcp.NTP in wanted and net.ntp:
         options[dhcp.NTP] = ips(net.ntp)
     if dhcp.MTU in wanted and net.mtu:

@@ -55,7 +55,8 @@ class TftpServer:
 
     `on_done(client_ip, name, bytes, seconds, error)` is told of every transfer that moved data or failed; `error` is
     None for a complete one. A client that only asked for the size (UEFI firmware does, then comes again) is not
-    reported. At the limits a request is left unanswered: clients repeat it, whereas an error ends their boot.
+    reported, nor one whose place was taken before it had said a word. At the limits a request is left unanswered:
+    clients repeat it, whereas an error ends their boot.
     """
 
     def __init__(
@@ -109,17 +110,19 @@ class TftpServer:
             return ((tftp.error(invalid.code, invalid.message), source),)
         if earlier is not None:
             earlier.end("client began again")
-        if len(self._transfers) >= self._max_transfers or self._per_client[source[0]] >= self._max_per_client:
+        if self._per_client[source[0]] >= self._max_per_client or not self._room():
             self.refused += 1
             return ()
         bytes_source = self._lookup(request.name, source[0])
         if bytes_source is None:
             return ((tftp.error(tftp.NOT_FOUND), source),)
         if request.mode == "netascii":
-            content = bytes_source.read(0, bytes_source.size) if bytes_source.size <= tftp.MAX_NETASCII else None
-            bytes_source.close()
-            if content is None:
-                return ((tftp.error(0, "file is too large for text mode: use octet"), source),)
+            try:
+                if bytes_source.size > tftp.MAX_NETASCII:
+                    return ((tftp.error(0, "file is too large for text mode: use octet"), source),)
+                content = bytes_source.read(0, bytes_source.size)
+            finally:
+                bytes_source.close()
             bytes_source = BytesSource(tftp.netascii(content))
         transfer = tftp.Transfer(request, bytes_source.size, bytes_source.read, max_blksize=self._max_blksize)
         try:
@@ -135,6 +138,18 @@ class TftpServer:
         session.begin()
         return ()
 
+    def _room(self) -> bool:
+        """There is place for one more transfer, if need be that of the oldest whose client never answered: forged
+        requests would otherwise shut everybody out for the half minute until they time out."""
+        if len(self._transfers) < self._max_transfers:
+            return True
+        silent = next((session for session in self._transfers.values() if not session.heard), None)
+        if silent is None:
+            return False
+        silent.displaced = True
+        silent.end("displaced")
+        return True
+
     def _ended(self, session: _Session) -> None:
         client = session.peer[0]
         if self._transfers.get(session.peer) is session:
@@ -142,7 +157,7 @@ class TftpServer:
         self._per_client[client] -= 1
         if self._per_client[client] <= 0:
             del self._per_client[client]
-        if self._on_done is not None and not session.transfer.probe:
+        if self._on_done is not None and not session.transfer.probe and not session.displaced:
             seconds = self._loop.time() - session.begun
             self._on_done(client, session.name, session.transfer.bytes_sent, seconds, session.failed)
 
@@ -152,6 +167,7 @@ class _Session:
 
     name = ""
     heard = False  # the client has answered at least once
+    displaced = False  # its place was needed by another
     failed: str | None = None
 
     def __init__(
@@ -173,7 +189,7 @@ class _Session:
 
     def begin(self) -> None:
         self._loop.add_reader(self._sock, self._readable)
-        self._step(lambda now: self.transfer.start(now))
+        self._step(self.transfer.start)
         if not self._closed:
             self._timer = self._loop.call_at(self.transfer.deadline, self._timed)
 
@@ -204,24 +220,27 @@ class _Session:
                     self._put(tftp.error(tftp.UNKNOWN_TID), source)
                 continue
             self.heard = True
-            self._step(lambda now, data=data: self.transfer.on_packet(data, now))  # type: ignore[misc]
+            if self._step(self.transfer.on_packet, data):
+                return  # in lock step the next ACK is not here yet: asking for it would be a system call in vain
 
     def _timed(self) -> None:
         # Not moved at every packet: it looks at the deadline when it rings, which costs nothing in the fast path.
-        self._step(lambda now: self.transfer.on_timer(now))
+        self._step(self.transfer.on_timer)
         if not self._closed:
             self._timer = self._loop.call_at(self.transfer.deadline, self._timed)
 
-    def _step(self, turn: Callable[[float], list[bytes]]) -> None:
+    def _step(self, turn: Callable[..., list[bytes]], *packet: bytes) -> bool:
+        """One turn of the transfer; True if it sent something."""
         try:
-            packets = turn(self._loop.time())
+            packets = turn(*packet, self._loop.time())
         except Exception as error:  # the source could not be read
             self._put(tftp.error(0, "file cannot be read"), self.peer)
             self.end(f"reading {self.name} failed: {error}")
-            return
+            return True
         self._send(packets)
         if self.transfer.done:
             self.end(self.transfer.failed)
+        return bool(packets)
 
     def _send(self, packets: list[bytes]) -> None:
         if not packets:

@@ -127,6 +127,7 @@ class Drain:
         self._limit, self._max_size, self._log = limit, max_size, log
         self._logged, self._unlogged = -1.0, 0
         self._closed = False
+        self._behind_at = -STALE_SECONDS
         if sock.family == socket.AF_INET:
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMP, 1)
         loop.add_reader(sock, self._ready)
@@ -153,6 +154,8 @@ class Drain:
             self._sock.close()
 
     def _ready(self) -> None:
+        # The last turn left some unread, a moment ago: what comes now has waited already.
+        behind = self._loop.time() - self._behind_at < STALE_SECONDS
         for count in range(self._limit):
             if self._closed:
                 return
@@ -165,7 +168,7 @@ class Drain:
                 self._say(f"{self.name}: cannot receive: {error.strerror or error}")
                 return
             self.received += 1
-            if len(data) > self._max_size or (count >= DEEP and _age(control) > STALE_SECONDS):
+            if len(data) > self._max_size or ((behind or count >= DEEP) and _age(control) > STALE_SECONDS):
                 self.dropped += 1
                 continue
             try:
@@ -175,6 +178,7 @@ class Drain:
                 self.errors += 1
                 what = f"{type(error).__name__}: {error!s:.200}"
                 self._say(f"{self.name}: datagram of {len(data)} bytes from {source[0]}: {what}")
+        self._behind_at = self._loop.time()
 
     def _say(self, line: str) -> None:
         now = self._loop.time()

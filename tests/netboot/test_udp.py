@@ -116,6 +116,30 @@ def test_a_deep_backlog_loses_what_is_stale_and_keeps_what_is_fresh(monkeypatch:
     asyncio.run(main())
 
 
+def test_a_backlog_of_several_turns_is_judged_from_its_second_turn_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[bytes] = []
+        drain, client = _pair(loop, lambda data, source: seen.append(data), limit=10)
+        with client:
+            for number in range(30):
+                client.send(b"%d" % number)
+            late = time.time() + 5
+            monkeypatch.setattr(time, "time", lambda: late)
+            while drain.received < 30:
+                await asyncio.sleep(0)
+            assert len(seen) == 10
+            now = loop.time() + 2
+            monkeypatch.setattr(loop, "time", lambda: now)  # a backlog of two seconds ago is over
+            client.send(b"alone")
+            while drain.received < 31:
+                await asyncio.sleep(0)
+        drain.close()
+        assert seen[-1] == b"alone"
+
+    asyncio.run(main())
+
+
 def test_a_clock_that_was_set_drops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     stamp = [(socket.SOL_SOCKET, 29, struct.pack("@ll", 1_000_000, 0))]
     for now, age in ((1_000_000.5, 0.5), (1_000_002, 2.0), (1_000_000 + 400 * 86400, 0.0), (1_000_000 - 86400, 0.0)):
