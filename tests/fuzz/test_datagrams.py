@@ -7,6 +7,7 @@ fixed seed, so that a failure comes back; the failing bytes are in the message o
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 from dnslib import DNSRecord
 
 from netboot import dhcp, dns, firmware, replies, tftp, udp
+from netboot.tftpd import BytesSource, TftpServer
 
 CORPUS = Path(__file__).parent / "corpus"
 NETWORK = replies.NetworkOptions("10.77.0.1", "255.255.255.0", "10.77.0.1", ("10.77.0.1",), "cluster.internal")
@@ -167,5 +169,44 @@ def test_the_drain_answers_the_next_good_message_after_every_bad_one() -> None:
             assert drain.answered >= len(bad)
             assert drain.errors > 100  # the damage was real
         drain.close()
+
+    asyncio.run(main())
+
+
+def test_a_server_under_damaged_requests_serves_everyone_else_and_leaks_nothing() -> None:
+    content = bytes(range(256)) * 8
+
+    async def fetch(client: socket.socket, port: int) -> bytes:
+        loop, got = asyncio.get_running_loop(), b""
+        client.sendto(b"\0\1good\0octet\0blksize\x001024\0", ("127.0.0.1", port))
+        while True:
+            data, source = await asyncio.wait_for(loop.sock_recvfrom(client, 2000), 5)
+            if data[:2] == b"\0\3":
+                got += data[4:]
+            client.sendto(b"\0\4" + (data[2:4] if data[:2] == b"\0\3" else b"\0\0"), source)
+            if data[:2] == b"\0\3" and len(data) < 1028:
+                return got
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = TftpServer(loop, lambda name, ip: BytesSource(content), address="127.0.0.1", port=0, max_transfers=20)
+        descriptors = len(os.listdir("/proc/self/fd"))
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as attacker,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as honest,
+        ):
+            attacker.bind(("127.0.0.2", 0))
+            honest.bind(("127.0.0.1", 0))
+            honest.setblocking(False)
+            for number, data in enumerate(cases("tftp", 2000)):
+                attacker.sendto(data, ("127.0.0.1", server.port))
+                for session in list(server._transfers.values()):  # and in the middle of the transfers it has begun
+                    attacker.sendto(data, session._sock.getsockname())
+                if number % 100 == 0:
+                    assert await fetch(honest, server.port) == content
+                await asyncio.sleep(0)
+            server.close()
+            assert server.drain.errors == 0
+            assert len(os.listdir("/proc/self/fd")) <= descriptors + 2
 
     asyncio.run(main())
