@@ -217,7 +217,7 @@ class _Work:
 
 
 class _Runs:
-    """Turns chunks in disk order into runs; a data run is one stretch of one pack, so that one HTTP range fetches it."""
+    """Turns chunks in disk order into runs; a data run is one stretch of one pack: one HTTP range fetches it."""
 
     def __init__(self, writer: PackWriter) -> None:
         self._writer = writer

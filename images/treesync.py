@@ -33,7 +33,8 @@ def sync_tree(source: Path, target: Path, on_entry: Callable[[int], None] | None
     """Make the directory `target` hold exactly what `source` holds: contents, owners, modes, times, extended
     attributes (ACLs, capabilities and SELinux labels among them), hard links, devices; sockets are left out. Only
     one filesystem of `source` is read: a mount point comes out as an empty directory. `target` must not be changed
-    by anybody else meanwhile. `on_entry` hears the number of entries done. Needs root. Raises OSError, SourceInvalid."""
+    by anybody else meanwhile. `on_entry` hears the number of entries done. Needs root.
+    Raises OSError, SourceInvalid."""
     changes = Changes()
     device = os.lstat(source).st_dev
     # Everything superfluous goes before anything new comes: otherwise the image would need room for both.

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import struct
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -38,16 +39,20 @@ def publish_tree(
     cmdline: str = grubcfg.CMDLINE,
     level: int = LEVEL,
     tag: bool = False,
+    latest: float | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Publish a tree as the next version of a lineage. The tree is stripped and completed in place: give a copy.
 
     The first version is a new filesystem, each later one the last working image with the tree synced into it. The
-    caller holds the lineage's lock and is root. Raises SourceInvalid if the tree is no system, NoSpace, CommandFailed;
+    caller holds the lineage's lock and is root. Times of files after `latest` (seconds since 1970; default: the start of
+    this call, so those written here) become EPOCH, so that publishing the same again gives the same inodes. Raises SourceInvalid if the tree is no system, NoSpace, CommandFailed;
     on any error the last working image and the store are as they were."""
     tell = progress or (lambda phase, done, total: None)
+    start = time.time()
     with disk_errors(f"preparing the tree of {name}"):
         facts = prepare(tree, name, message=message, source=source or {}, cmdline=cmdline)
+        clamp_times(tree, start if latest is None else latest)
         work = store.work(name)
         work.mkdir(exist_ok=True)
         size = ext4.tree_size(tree)
@@ -91,6 +96,14 @@ def prepare(tree: Path, name: str, *, message: str, source: dict[str, Any], cmdl
         source=source,
         message=message,
     )
+
+
+def clamp_times(tree: Path, latest: float) -> None:
+    """Set every time of a tree later than `latest` (seconds since 1970) to EPOCH. Raises OSError."""
+    for directory, names, files in os.walk(tree, topdown=False):
+        for path in (*(os.path.join(directory, name) for name in (*files, *names)), directory):
+            if os.lstat(path).st_mtime > latest:
+                os.utime(path, (ext4.EPOCH, ext4.EPOCH), follow_symlinks=False)
 
 
 def restore(store: Store, manifest: Manifest, index: int, target: Path) -> None:
