@@ -1,0 +1,340 @@
+"""The agent's link to the head: TLS to the one pinned certificate, and a queue that never loses how it went."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from images.errors import GildError
+from netboot.plan import InstallPlan
+from netboot.report import HELLO, NEXT, PLAN, REPORT, Ack, Answer, Facts, Hello, Next, Phase, PlanAsk, Report
+from netboot.wire import MAX_MESSAGE, WireInvalid, decode, encode
+
+T = TypeVar("T")
+
+TIMEOUT = 20.0  # seconds for one request, connect included
+FIRST_WAIT = 0.5  # seconds until the second try; doubled each time up to
+LAST_WAIT = 10.0
+SAY_EVERY = 60.0  # seconds between two lines about a head that is away
+MAX_LINES = 2000  # log lines kept while the head is away
+LINES_AT_ONCE = 200
+MAX_LINE = 500  # characters
+
+
+class HeadAway(GildError):
+    """The head does not answer, or not as this head; trying again may help."""
+
+
+class HeadRefused(GildError):
+    """The head answered no. `status` is its HTTP status: 401 and 404 mean that it does not know the session (it was
+    restarted), 403 that an order is used up or over."""
+
+    def __init__(self, message: str, hint: str = "", status: int = 0) -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
+class Link:
+    """One agent's calls to one head. Not for two threads at once, but for `say`, `progress` and `flush`, which only
+    leave word for the sender thread; that one has a connection of its own."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        pem: str,
+        *,
+        log: Callable[[str], None] = lambda line: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`pem` is the head's certificate, the only trust anchor. Raises HeadAway if it is not one."""
+        self.host, self.port, self.log, self.sleep = host, port, log, sleep
+        try:
+            self.pin = ssl.PEM_cert_to_DER_cert(pem.strip() + "\n")
+            self.context = _context(pem)
+        except (ValueError, ssl.SSLError) as error:
+            raise HeadAway(f"the head's certificate cannot be read: {error}") from None
+        self.session = ""
+        self._who: Hello | None = None
+        self._wire = threading.local()
+
+    def hello(self, mac: str, facts: Facts, token: str = "", agent: str = "") -> Answer:
+        """First words; repeats until the head answers. Keeps the session, and who we are for later sessions.
+        Raises HeadRefused."""
+        self._who = Hello(mac=mac, facts=facts, token=token, agent=agent)
+        answer = self._until(lambda: self._post(HELLO, self._who, Answer))
+        self.session = answer.session
+        return answer
+
+    def again(self) -> Answer:
+        """Hello once more, without the token: the head has forgotten the session. Raises HeadAway, HeadRefused."""
+        if self._who is None:
+            raise HeadRefused("hello was never said")
+        answer = self._post(HELLO, replace(self._who, token=""), Answer)
+        self.session = answer.session
+        return answer
+
+    def next(self, wait: int = 20) -> Answer:
+        """What to do now; the head holds the answer back for at most `wait` seconds. Repeats while the head is away,
+        says hello again if it has forgotten us. Raises HeadRefused for any other no."""
+
+        def ask() -> Answer:
+            try:
+                return self._post(NEXT, Next(self.session, wait), Answer, timeout=wait + TIMEOUT)
+            except HeadRefused as refused:
+                if refused.status not in (401, 404):
+                    raise
+                return self.again()
+
+        answer = self._until(ask)
+        if answer.session:
+            self.session = answer.session
+        return answer
+
+    def plan(self, token: str) -> InstallPlan:
+        """The order's plan; uses the order up. A head that is away is asked again with the same token and session,
+        which the head must take as the same question. Raises HeadRefused."""
+        return self._until(lambda: self._post(PLAN, PlanAsk(self.session, token), InstallPlan))
+
+    def report(self, report: Report) -> Ack:
+        """Deliver one report now, with the session of the moment. Raises HeadAway, HeadRefused."""
+        try:
+            return self._post(REPORT, replace(report, session=self.session), Ack)
+        except HeadRefused as refused:
+            if refused.status not in (401, 404):
+                raise
+            self.again()
+            return self._post(REPORT, replace(report, session=self.session), Ack)
+
+    def _until(self, ask: Callable[[], T]) -> T:
+        """Ask until the head answers, for ever: a machine without its head has nothing better to do."""
+        wait, said = FIRST_WAIT, -SAY_EVERY
+        while True:
+            try:
+                return ask()
+            except HeadAway as away:
+                if time.monotonic() - said >= SAY_EVERY:
+                    said = time.monotonic()
+                    self.log(f"{away}; trying again")
+            except HeadRefused as refused:
+                if refused.status < 500:
+                    raise
+                self.log(f"{refused}; trying again")
+            self.sleep(wait)
+            wait = min(wait * 2, LAST_WAIT)
+
+    def _post(self, path: str, message: object, kind: type[T], timeout: float = TIMEOUT) -> T:
+        """One call. A kept connection that turns out to be dead is opened anew once, as any call may be repeated."""
+        body = encode(message)
+        for fresh in (False, True):
+            kept: http.client.HTTPSConnection | None = None if fresh else getattr(self._wire, "kept", None)
+            connection = kept or self._connect(timeout)
+            try:
+                if connection.sock is not None:
+                    connection.sock.settimeout(timeout)
+                connection.request("POST", path, body, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                data = response.read(MAX_MESSAGE + 1)
+            except (OSError, http.client.HTTPException) as error:
+                self._drop(connection)
+                if kept is not None:
+                    continue
+                raise HeadAway(f"the head {self.host} broke off at {path}: {_why(error)}") from None
+            if len(data) > MAX_MESSAGE:
+                self._drop(connection)
+                raise HeadAway(f"the head's answer to {path} is larger than {MAX_MESSAGE} bytes")
+            self._wire.kept = connection
+            return _read(path, response.status, data, kind)
+        raise HeadAway(f"the head {self.host} broke off at {path}")
+
+    def _connect(self, timeout: float) -> http.client.HTTPSConnection:
+        connection = http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=self.context)
+        connection.auto_open = 0  # never behind our back: every new connection has its certificate compared
+        try:
+            connection.connect()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise HeadAway(f"the head {self.host}:{self.port} does not answer: {_why(error)}") from None
+        # Exactly this certificate: a chain that leads to it would not do.
+        shown = connection.sock.getpeercert(binary_form=True)  # type: ignore[union-attr]
+        if shown != self.pin:
+            connection.close()
+            raise HeadAway(f"{self.host}:{self.port} shows another certificate than this machine's head")
+        return connection
+
+    def _drop(self, connection: http.client.HTTPSConnection) -> None:
+        connection.close()
+        self._wire.kept = None
+
+
+class Reporter:
+    """Sends reports from a thread of its own: the newest progress, all phases in order, log lines in batches.
+
+    Bounded: while the head is away the oldest log lines go, and their number is told. `stop` holds the head's reason
+    to give up, `stopped` is set with it (a restore takes it as its cancel event).
+    """
+
+    def __init__(self, link: Link, every: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.link, self.every, self.clock = link, every, clock
+        self.begun = clock()
+        self.stop = ""
+        self.stopped = threading.Event()
+        self._lock = threading.Condition()
+        self._lines: deque[str] = deque(maxlen=MAX_LINES)
+        self._lost = 0
+        self._events: deque[Report] = deque(maxlen=64)
+        self._progress: Report | None = None
+        self._busy = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._send_all, name="reporter", daemon=True)
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def say(self, line: str) -> None:
+        """A log line for the head; control characters do not survive."""
+        text = "".join(c if c.isprintable() else " " for c in line)[:MAX_LINE]
+        with self._lock:
+            self._lost += len(self._lines) == MAX_LINES
+            self._lines.append(text)
+
+    def progress(self, phase: Phase, done: int, total: int, fetched: int = 0) -> None:
+        """How far `phase` is, in bytes. Only the newest is sent."""
+        with self._lock:
+            self._progress = Report("", phase=phase, done=done, total=total, fetched=fetched, seconds=self._seconds())
+
+    def event(self, report: Report) -> None:
+        """A phase, a failure or the end: sent in order, each until it is taken. Its session is filled in."""
+        with self._lock:
+            self._progress = None
+            self._events.append(replace(report, seconds=self._seconds()))
+            self._lock.notify_all()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything is with the head, at most `timeout` seconds. False if the head did not take it."""
+        deadline = self.clock() + timeout
+        with self._lock:
+            self._lock.notify_all()
+            while self._events or self._lines or self._busy:
+                if self.clock() >= deadline or not self._thread.is_alive():
+                    return False
+                self._lock.wait(min(1.0, max(0.0, deadline - self.clock())))
+            return True
+
+    def close(self) -> None:
+        """Stop sending after what is in hand."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(TIMEOUT)
+
+    def _seconds(self) -> float:
+        return round(self.clock() - self.begun, 3)
+
+    def _send_all(self) -> None:
+        wait = FIRST_WAIT
+        while True:
+            with self._lock:
+                if not self._events and not self._closing:
+                    self._lock.wait(self.every)
+                report = self._take()
+                if report is None:
+                    if self._closing:
+                        return
+                    continue
+            try:
+                self._heed(self.link.report(report))
+                wait = FIRST_WAIT
+            except GildError as error:
+                if isinstance(error, HeadRefused) and 400 <= error.status < 500 and error.status not in (401, 404, 429):
+                    self._done()  # the head will not like this report any better the next time
+                    continue
+                with self._lock:
+                    self._return(report)
+                    if self._closing:
+                        return
+                    self._lock.wait_for(lambda: self._closing, wait)
+                wait = min(wait * 2, LAST_WAIT)
+            else:
+                self._done()
+
+    def _take(self) -> Report | None:
+        """The next report, with the log lines up to now; None if there is nothing to tell."""
+        lines = tuple(self._lines.popleft() for _ in range(min(len(self._lines), LINES_AT_ONCE)))
+        if self._lost:
+            lines, self._lost = (f"... {self._lost} lines were lost while the head was away", *lines), 0
+        if self._events:
+            report = self._events.popleft()
+        elif self._progress is not None:
+            report, self._progress = self._progress, None
+        elif lines:
+            report = Report("", seconds=self._seconds())
+        else:
+            return None
+        self._busy = True
+        return replace(report, lines=report.lines + lines)
+
+    def _return(self, report: Report) -> None:
+        """Put a report that was not taken back in front of the queue."""
+        self._busy = False
+        if report.failed or report.finished or report.phase is None or report.disk or not report.total:
+            self._events.appendleft(report)
+        else:
+            self._lines.extendleft(reversed(report.lines))
+            self._progress = self._progress or replace(report, lines=())
+
+    def _done(self) -> None:
+        with self._lock:
+            self._busy = False
+            self._lock.notify_all()
+
+    def _heed(self, ack: Ack) -> None:
+        if ack.stop and not self.stop:
+            self.stop = ack.stop[:MAX_LINE]
+            self.stopped.set()
+
+
+def _context(pem: str) -> ssl.SSLContext:
+    """Trusts `pem` alone. No name is checked: the certificate is pinned, and a head may change its address."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    # A certificate that is no CA is a trust anchor of its own only with this flag (openssl-verification-options(1)).
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cadata=pem)
+    return context
+
+
+def _read(path: str, status: int, data: bytes, kind: type[T]) -> T:
+    if status == 200:
+        try:
+            return decode(kind, data)
+        except WireInvalid as error:
+            raise HeadRefused(
+                f"the head's answer to {path} cannot be read: {error}", "head and agent are of different versions"
+            ) from None
+    message, hint = f"status {status}", ""
+    try:
+        told = json.loads(data)
+        message, hint = str(told["message"])[:MAX_LINE], str(told.get("hint", ""))[:MAX_LINE]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    raise HeadRefused(message, hint, status)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "it shows another certificate than this machine's head"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
