@@ -1,0 +1,118 @@
+"""The head's use cases, all of them in one table; each is carried out in the module of its noun.
+
+Everything here runs on the event loop's thread and none of it waits, but for `next`, `changes` and `news`. Sockets,
+HTTP and the command line come in by these names and by no others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from appliance import __version__
+from appliance.config import Config
+from appliance.head_boot import Boots
+from appliance.head_install import Installs
+from appliance.head_nodes import Nodes
+from appliance.head_orders import Orders
+from appliance.head_plan import BootPieceOf
+from appliance.head_profiles import Profiles
+from appliance.host_keys import HostKeys
+from appliance.roster import Clock, Roster
+from appliance.store import Store
+from netboot.node import Event, overdue
+
+if TYPE_CHECKING:
+    from images.store import Store as Images
+
+
+class Head:
+    """Nodes, orders and profiles of one head, in memory, with the journal behind them."""
+
+    def __init__(
+        self, store: Store, images: Images, config: Config, boot_piece: BootPieceOf, clock: Clock | None = None
+    ) -> None:
+        """`config` must know its network (Config.on); `boot_piece(name)` is the head's boot file of that name, or
+        None. Raises DatabaseInvalid or LeaseInvalid."""
+        self.store, self.config = store, config
+        self.clock = clock or Clock()
+        self.roster = Roster(store, config, self.clock)
+        self._keys = HostKeys(store)
+        self._boots = Boots(self.roster, lambda name: boot_piece(name) is not None)
+        self._installs = Installs(self.roster, self._keys, boot_piece)
+        self._nodes = Nodes(self.roster, self._keys, self._installs.sessions)
+        self._profiles = Profiles(self.roster, images)
+        self._orders = Orders(self.roster, images, self._installs.sessions.wake)
+        self._keys.made = self._installs.sessions.wake
+        self._begun = self.clock.steady()
+
+        # Booting machines
+        self.dhcp = self._boots.dhcp
+        self.script = self._boots.script
+        self.grub_cfg = self._boots.grub_cfg
+        self.file_sent = self._boots.file_sent
+        self.zone = self.roster.zone
+        # Agents and installed systems
+        self.hello = self._installs.hello
+        self.next = self._installs.next
+        self.plan = self._installs.plan
+        self.report = self._installs.report
+        self.home = self._installs.home
+        # People
+        self.nodes = self._nodes.nodes
+        self.node = self._nodes.node
+        self.log = self._nodes.log
+        self.approve = self._nodes.approve
+        self.rename = self._nodes.rename
+        self.set = self._nodes.set
+        self.remove = self._nodes.remove
+        self.profiles = self._profiles.profiles
+        self.profile = self._profiles.profile
+        self.profile_set = self._profiles.profile_set
+        self.install = self._orders.install
+        self.cancel = self._orders.cancel
+        self.events_since = self._nodes.events_since
+        self.changes = self._nodes.changes
+        self.news = self.roster.timeline.news
+
+    def status(self) -> dict[str, Any]:
+        """What is served where, and how many nodes are in which state."""
+        config, nodes = self.config, self.roster.nodes.values()
+        return {
+            "interface": config.interface,
+            "address": config.address,
+            "network": str(config.network),
+            "range": f"{config.range_first}-{config.range_last}",
+            "domain": config.domain,
+            "leases": sum(1 for _ in self.roster.pool.leases()),
+            "free": self.roster.pool.free(),
+            "uptime": self.clock.steady() - self._begun,
+            "pid": os.getpid(),
+            "version": __version__,
+            "nodes": dict(sorted(Counter(node.state.value for node in nodes).items())),
+            "orders": sum(1 for order in self.roster.orders.values() if not order.closed),
+            "dhcp": dict(sorted(self._boots.counts.items())),
+            "problem": self.store.problem,
+        }
+
+    def tick(self) -> None:
+        """Once a second: who has been silent too long, which orders have run out, and everything changed to disk."""
+        now = self.clock.steady()
+        for node in list(self.roster.nodes.values()):
+            reason = overdue(node, now - self.roster.quiet_since.get(node.id, now))
+            if reason:
+                self.roster.touch(node.id)
+                self.roster.apply(node, Event.SILENT, reason=reason)
+        self.roster.pool.expire(now)
+        self._orders.tick()
+        self._installs.sessions.tick()
+        self.roster.save()
+
+    async def close(self) -> None:
+        """Write what is left and stop making keys; waiting agents get their answer."""
+        for node_id in list(self.roster.nodes):
+            self._installs.sessions.wake(node_id)
+        self._keys.close()
+        self.roster.save()
+        self.store.flush()

@@ -1,0 +1,252 @@
+"""What people ask of the head about nodes: see, approve, name, set, remove. Every answer is ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from appliance.errors import Unknown, Wrong
+from appliance.host_keys import HostKeys
+from appliance.roster import Roster
+from appliance.sessions import Sessions
+from appliance.timeline import Entry, clean
+from images.errors import GildError
+from netboot import disks
+from netboot.naming import check_name, is_pattern, next_names
+from netboot.node import Event, Node, State
+from netboot.order import Order
+from netboot.profile import DEFAULT, Profile, rule_text
+
+TAIL = 200  # lines of the timeline in a node's own page
+
+
+class Nodes:
+    """The operator's use cases around nodes."""
+
+    def __init__(self, roster: Roster, keys: HostKeys, sessions: Sessions) -> None:
+        self.roster, self.keys, self.sessions = roster, keys, sessions
+
+    # --- seeing
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """A row a node, names first, then the waiting room."""
+        return [self._row(node) for node in self.roster.sorted()]
+
+    def node(self, ref: str) -> dict[str, Any]:
+        """One node with its hardware, order, predicted disk and the end of its timeline. Raises Unknown."""
+        node = self.roster.find(ref)
+        order = self.roster.orders.get(node.id)
+        profile = self.roster.profiles.get(node.profile, Profile(node.profile))
+        return {
+            **self._row(node),
+            "facts": asdict(node.facts) if node.facts else None,
+            "digest": node.digest,
+            "rung": node.rung,
+            "secure": node.secure,
+            "order_text": order.text if order else "",
+            "order": _order(order) if order else None,
+            "predicted_disk": self._predicted(node, profile),
+            "disk_rule": disks.tell(order.disk if order and not order.closed else profile.disk),
+            "timeline": [_event(entry, node) for entry in self.roster.timeline.of_node(node.id, 0, TAIL)],
+        }
+
+    def log(self, ref: str, after: int) -> list[dict[str, Any]]:
+        """A node's timeline after event number `after`. Raises Unknown."""
+        node = self.roster.find(ref)
+        return [_event(entry, node) for entry in self.roster.timeline.of_node(node.id, after)]
+
+    def events_since(self, cursor: int) -> dict[str, Any]:
+        """Events of all nodes after event number `cursor`, and the cursor for the next question."""
+        timeline, nodes = self.roster.timeline, self.roster.nodes
+        found = [_event(entry, nodes.get(entry.node_id)) for entry in timeline.after(cursor)]
+        return {"cursor": timeline.last, "events": found}
+
+    async def changes(self, cursor: int, wait: float) -> dict[str, Any]:
+        """Like `events_since`, but waits up to `wait` seconds for the first of them (or any other change)."""
+        if wait > 0 and self.roster.timeline.last <= cursor:
+            await self.roster.timeline.news(wait)
+        return self.events_since(cursor)
+
+    def _row(self, node: Node) -> dict[str, Any]:
+        order, now = self.roster.orders.get(node.id), self.roster.clock.steady()
+        profile = self.roster.profiles.get(node.profile)
+        facts = node.facts
+        armed = order is not None and not order.closed
+        return {
+            "id": node.id,
+            "name": node.name,
+            "state": node.state.value,
+            "address": node.address,
+            "mac": node.mac,
+            "macs": list(node.macs),
+            "uuid": node.uuid,
+            "serial": node.serial,
+            "machine": f"{facts.vendor} {facts.product}".strip() if facts else "",
+            "firmware": (facts.firmware if facts else "") or node.firmware,
+            "profile": node.profile,
+            "image": node.image,
+            "wanted": order.image if armed and order else profile.image if profile else "",
+            "ordered": armed,
+            "boot": node.boot.value,
+            "reason": node.reason,
+            "phase": node.phase,
+            "done": node.done,
+            "total": node.total,
+            "fetched": node.fetched,
+            "disk": node.disk,
+            "tries": node.tries,
+            "since": node.since,
+            "since_seconds": max(0.0, now - node.since),
+            "seen_seconds": max(0.0, now - node.last_seen),
+            "seconds_to": _seconds_to(node),
+        }
+
+    def _predicted(self, node: Node, profile: Profile) -> str:
+        if node.facts is None:
+            return ""
+        try:
+            return disks.describe(disks.choose(node.facts.disks, profile.disk))
+        except GildError as error:
+            return f"none: {error.message}"
+
+    # --- approving and changing
+
+    def approve(
+        self, refs: Sequence[str] | None, profile: str = DEFAULT, names: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Let machines out of the waiting room (None: all of them, in the order of arrival). `names` is a pattern,
+        or for one machine a name; None is the pattern of the settings. On the disk before it is shown. Raises Unknown,
+        Wrong, NameInvalid, NoSpace, and then nobody is approved."""
+        roster = self.roster
+        self._check_profile(profile)
+        if refs is None:
+            chosen = list(roster.strangers())
+        else:
+            chosen = list({node.id: node for node in map(roster.find, refs)}.values())
+        for node in chosen:
+            if node.state is not State.WAITING:
+                raise Wrong(f"{node.label} is approved already", "rename it with: gild.pyz node set NODE --name NAME")
+            if not node.mac:
+                raise Wrong(f"{node.label} has shown no network card that could have an address")
+        given = self._names(names or roster.config.names, len(chosen))
+        places = self._addresses(chosen)
+        with roster.durable(chosen):
+            for node, name, address in zip(chosen, given, places, strict=True):
+                roster.pool.reserve(node.mac, address)
+                roster.apply(node, Event.APPROVED, name=name, profile=profile, address=address)
+        for node, name in zip(chosen, given, strict=True):
+            self.keys.want(node.id, name)
+            self.sessions.wake(node.id)
+        return [self._row(roster.nodes[node.id]) for node in chosen]
+
+    def _check_profile(self, name: str) -> None:
+        known = ", ".join(sorted(self.roster.profiles))
+        if name not in self.roster.profiles:
+            raise Unknown(f"there is no profile {clean(name)[:80]!r}", f"profiles: {known}")
+
+    def _names(self, pattern: str, count: int) -> list[str]:
+        taken = self.roster.names()
+        if is_pattern(pattern):
+            return next_names(pattern, taken, count)
+        if count > 1:
+            raise Wrong(f"{count} machines cannot all be called {pattern[:80]!r}", "give a pattern such as node{n:02}")
+        return [self._free_name(pattern)] if count else []
+
+    def _free_name(self, name: str) -> str:
+        check_name(name)
+        if name in self.roster.names():
+            raise Wrong(f"there is a {name} already", "see: gild.pyz node list")
+        return name
+
+    def _addresses(self, chosen: list[Node]) -> list[str]:
+        """The address each of them has now, or the next free one. Raises Wrong if the range is used up."""
+        roster, now = self.roster, self.roster.clock.steady()
+        found: list[str] = []
+        for node in chosen:
+            address = roster.pool.address(node.mac) or roster.pool.offer(node.mac, None, now)
+            if address is None:
+                raise Wrong(
+                    f"no address is left for {node.label}",
+                    f"the range {roster.config.range_first}-{roster.config.range_last} is used up: serve --range",
+                )
+            found.append(address)
+        return found
+
+    def set(
+        self,
+        ref: str,
+        *,
+        profile: str | None = None,
+        name: str | None = None,
+        address: str | None = None,
+        loader: str | None = None,
+    ) -> dict[str, Any]:
+        """Change what is wanted of an approved node; None leaves a field as it is. `loader` "secure" or "auto".
+        Raises Unknown, Wrong, NameInvalid, NoSpace."""
+        roster = self.roster
+        node = roster.find(ref)
+        if node.state is State.WAITING:
+            raise Wrong(f"{node.label} is not approved yet", f"gild.pyz node approve {node.id}")
+        said: list[str] = []
+        after = node
+        if profile is not None:
+            self._check_profile(profile)
+            after, said = replace(after, profile=profile), [*said, f"profile {profile}"]
+        if name is not None and name != node.name:
+            after, said = replace(after, name=self._free_name(name)), [*said, f"name {name}"]
+        if loader is not None:
+            if loader not in ("auto", "secure"):
+                raise Wrong(f"loader {loader[:40]!r} is neither auto nor secure")
+            after = replace(after, secure=loader == "secure", rung=0)
+            said.append("signed loaders" if after.secure else "loaders chosen by trial")
+        if address is not None and address != node.address:
+            if not roster.free_address(address):
+                raise Wrong(f"{node.label} cannot have the address {address[:40]!r}", "taken, or not in the network")
+            after, said = replace(after, address=address), [*said, f"address {address} from the next boot on"]
+        if said:
+            with roster.durable([node]):
+                roster.pool.reserve(node.mac, after.address)
+                roster.replace(after)
+                roster.timeline.add(node.id, f"set by hand: {', '.join(said)}")
+        return self._row(after)
+
+    def rename(self, ref: str, name: str) -> dict[str, Any]:
+        """Another name, valid from the next installation on the node itself and in DNS at once. Raises as `set`."""
+        return self.set(ref, name=name)
+
+    def remove(self, ref: str) -> None:
+        """Forget a node: name, address, host keys, order, timeline. Its disk is not touched. Raises Unknown, Wrong."""
+        node = self.roster.find(ref)
+        if node.state in (State.INSTALLING, State.CAPTURING):
+            raise Wrong(f"{node.label} is {node.state.value}", f"first: gild.pyz node cancel {node.label}")
+        self.keys.forget(node.id)
+        self.roster.remove(node)
+        self.sessions.forget(node.id)
+
+
+def _event(entry: Entry, node: Node | None) -> dict[str, Any]:
+    label = node.label if node is not None else f"#{entry.node_id}"
+    return {
+        "id": entry.id, "node_id": entry.node_id, "node": label, "at": entry.at, "level": entry.level,
+        "text": entry.text,
+    }  # fmt: skip
+
+
+def _order(order: Order) -> dict[str, Any]:
+    """An order without its secrets."""
+    return {
+        "id": order.id, "image": order.image, "digest": order.digest, "disk": rule_text(order.disk),
+        "finish": order.finish, "created": order.created, "expires": order.expires, "used": order.used,
+        "tries": order.tries, "closed": order.closed, "outcome": order.outcome,
+    }  # fmt: skip
+
+
+def _seconds_to(node: Node) -> dict[str, float]:
+    """Seconds the last installation took, from power-on (or from its order, if the machine stood waiting) to hello,
+    to everything written, and to the call home; what has not happened is left out."""
+    begun = max(node.power_at, node.ordered_at)
+    if not begun or not node.taken_at:
+        return {}
+    ends = {"hello": node.hello_at, "written": node.written_at, "up": node.up_at}
+    return {key: round(max(0.0, end - begun), 1) for key, end in ends.items() if end >= node.taken_at or key == "hello"}

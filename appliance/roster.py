@@ -1,0 +1,348 @@
+"""The nodes in memory, found by number, name, MAC, address, UUID and serial; the only caller of step() that saves."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address
+from typing import Any
+
+from appliance import rows
+from appliance.config import Config
+from appliance.errors import Unknown
+from appliance.store import Statement, Store
+from appliance.timeline import Timeline, clean
+from images.errors import GildError
+from netboot import identity
+from netboot.dns import Zone
+from netboot.identity import Sighting, Verdict
+from netboot.lease import LeaseInvalid, Pool
+from netboot.node import CloseOrder, Event, Node, Record, State, step
+from netboot.order import Order, close
+from netboot.profile import DEFAULT, Profile
+
+MAX_STRANGERS = 1000  # machines in the waiting room; past it the one unseen for longest makes room
+
+
+class Clock:
+    """Two clocks: `wall` for people, `steady` for everything that is compared. Steady time begins as wall time and
+    then only follows the machine's uptime, so a head that corrects its clock by a year loses no lease and no order."""
+
+    def __init__(self, wall: Callable[[], float] = time.time, uptime: Callable[[], float] = time.monotonic) -> None:
+        self.wall = wall
+        self._uptime = uptime
+        self._offset = wall() - uptime()
+
+    def steady(self) -> float:
+        """Seconds since 1970 by the wall clock of the start."""
+        return self._uptime() + self._offset
+
+
+class Roster:
+    """All nodes with their orders, profiles and addresses. Lives on the event loop's thread."""
+
+    def __init__(self, store: Store, config: Config, clock: Clock) -> None:
+        """Load everything from the journal. Raises DatabaseInvalid or LeaseInvalid."""
+        self.store, self.config, self.clock = store, config, clock
+        self.timeline = Timeline(store, clock.wall, clock.steady)
+        excluded = [address for address in (config.address, config.router, config.ntp) if address]
+        self.pool = Pool(str(config.network), config.range_first, config.range_last, excluded)
+        self.nodes: dict[int, Node] = {}
+        self.orders: dict[int, Order] = {order.node_id: order for order in rows.load_orders(store)}
+        self.profiles: dict[str, Profile] = {profile.name: profile for profile in rows.load_profiles(store)}
+        self.quiet_since: dict[int, float] = {}  # steady time of each node's last sign of life
+        self._index: dict[str, set[int]] = {}  # "mac:..", "uuid:..", "serial:..", "name:.." -> node ids
+        self._dirty: set[int] = set()
+        self._dirty_facts: set[int] = set()
+        self._dirty_orders: set[int] = set()
+        self._resave = False
+        self._zone: Zone | None = None
+        self._serial = int(clock.wall())
+        self.last_order = store.read("SELECT max(id) FROM orders")[0][0] or 0
+        self.profiles.setdefault(DEFAULT, Profile(DEFAULT))
+        self._load()
+
+    def _load(self) -> None:
+        now = self.clock.steady()
+        for node in rows.load_nodes(self.store):
+            self._put(node)
+            self.quiet_since[node.id] = now
+            if node.state is not State.WAITING and node.mac and node.address:
+                try:
+                    self.pool.reserve(node.mac, node.address)
+                except LeaseInvalid as error:
+                    self.timeline.add(node.id, f"cannot have its address any more: {error.message}", "bad")
+        for mac, address, expires in rows.load_leases(self.store):
+            # A lease never outlives what was promised, whatever the wall clock did in between; one that seems over
+            # is put back all the same, so that its machine finds its address again.
+            self.pool.restore(mac, address, min(max(expires, now + 1), now + self.config.lease_seconds))
+        self._last_node = max(self.nodes, default=0)
+        seen = self.store.read("SELECT max(node_id) FROM events")[0][0] or 0
+        self._last_node = max(self._last_node, seen)
+
+    # --- finding
+
+    def find(self, ref: str) -> Node:
+        """The node of that name, number (7 or #7), MAC or address. Raises Unknown with what there is."""
+        text = ref.strip().lower()
+        number = text.removeprefix("#")
+        if number.isascii() and number.isdigit() and len(number) < 10 and int(number) in self.nodes:
+            return self.nodes[int(number)]
+        for key in (f"name:{text}", f"mac:{identity.real_mac(text)}"):
+            for node_id in sorted(self._index.get(key, ())):
+                return self.nodes[node_id]
+        for node in self.nodes.values():
+            if node.address and node.address == text:
+                return node
+        names = [node.label for node in self.sorted()][:10]
+        shown = clean(ref)[:80]
+        raise Unknown(f"there is no node {shown!r}", f"nodes here: {', '.join(names) or 'none yet'}")
+
+    def sorted(self) -> list[Node]:
+        """All nodes: those with names by name, then the waiting room by number."""
+        return sorted(self.nodes.values(), key=lambda node: (not node.name, node.name, node.id))
+
+    def by_mac(self, mac: str) -> Node | None:
+        """The node with that card, the oldest of several."""
+        found = self._index.get(f"mac:{mac}")
+        return self.nodes[min(found)] if found else None
+
+    def by_address(self, address: str) -> Node | None:
+        """The node that has this address now."""
+        mac = next((mac for mac, lease in self.pool.leases() if lease.address == address), "")
+        return self.by_mac(mac) if mac else None
+
+    def names(self) -> set[str]:
+        """Names in use."""
+        return {node.name for node in self.nodes.values() if node.name}
+
+    def identify(self, sighting: Sighting) -> Verdict:
+        """Who this is."""
+        keys = [f"mac:{mac}" for mac in sighting.macs]
+        keys += [f"uuid:{sighting.uuid}"] if sighting.uuid else []
+        keys += [f"serial:{sighting.serial}"] if sighting.serial else []
+        candidates = {node_id for key in keys for node_id in self._index.get(key, ())}
+        return identity.identify(sighting, [self.nodes[node_id] for node_id in candidates])
+
+    # --- changing
+
+    def add(self, sighting: Sighting) -> Node:
+        """A machine never seen: a new number in the waiting room."""
+        strangers = [node for node in self.nodes.values() if node.state is State.WAITING]
+        if len(strangers) >= MAX_STRANGERS:
+            self.remove(min(strangers, key=lambda node: (node.facts is not None, node.last_seen)))
+        self._last_node += 1
+        now = self.clock.steady()
+        node = Node(
+            self._last_node, since=now, first_seen=now, last_seen=now, macs=sighting.macs, uuid=sighting.uuid,
+            serial=sighting.serial, machine_id=_machine_id(),
+        )  # fmt: skip
+        self._put(node)
+        self._dirty.add(node.id)
+        self.quiet_since[node.id] = now
+        self.timeline.add(node.id, f"first seen: {node.mac or node.uuid or node.serial}")
+        return node
+
+    def apply(self, node: Node, event: Event, **details: Any) -> Node:
+        """One event: step the node, record what follows, save with the next batch."""
+        after, effects = step(node, event, self.clock.steady(), **details)
+        self.replace(after)
+        for effect in effects:
+            if isinstance(effect, CloseOrder):
+                self._close_order(after.id, effect.outcome)
+            elif isinstance(effect, Record) and event in _REPEATING:
+                self.timeline.note(after.id, effect.text, effect.level)
+            elif isinstance(effect, Record):
+                self.timeline.add(after.id, effect.text, effect.level)
+        return after
+
+    def replace(self, node: Node) -> None:
+        """Put a changed node in the place of the old one."""
+        before = self.nodes.get(node.id)
+        if before is node:
+            return
+        if before is None or (before.name, before.address) != (node.name, node.address):
+            self._zone = None
+        if before is None or before.facts is not node.facts:
+            self._dirty_facts.add(node.id)
+        self._put(node)
+        self._dirty.add(node.id)
+        self.timeline.wake()
+
+    def touch(self, node_id: int) -> None:
+        """A sign of life: its silence begins anew."""
+        self.quiet_since[node_id] = self.clock.steady()
+
+    def remove(self, node: Node) -> None:
+        """Forget a node, its address, order, keys and timeline."""
+        for key in _keys(node):
+            self._index.get(key, set()).discard(node.id)
+        for mac in node.macs:
+            self.pool.unreserve(mac)
+        for table in (self.nodes, self.orders, self.quiet_since):
+            table.pop(node.id, None)
+        for pending in (self._dirty, self._dirty_facts, self._dirty_orders):
+            pending.discard(node.id)
+        self._zone = None
+        self.timeline.forget(node.id)
+        self.store.submit(rows.node_gone(node.id))
+        self.timeline.wake()
+
+    def set_order(self, order: Order) -> None:
+        """Change a node's order; saved with the next batch."""
+        self.orders[order.node_id] = order
+        self._dirty_orders.add(order.node_id)
+
+    def _close_order(self, node_id: int, outcome: str) -> None:
+        order = self.orders.get(node_id)
+        if order is not None:
+            self.set_order(close(order, outcome, self.clock.steady()))
+
+    def _put(self, node: Node) -> None:
+        before = self.nodes.get(node.id)
+        if before is None or _keys(before) != _keys(node):
+            for key in _keys(before) if before else ():
+                self._index[key].discard(node.id)
+                if not self._index[key]:
+                    del self._index[key]
+            for key in _keys(node):
+                self._index.setdefault(key, set()).add(node.id)
+        self.nodes[node.id] = node
+
+    # --- names
+
+    def zone(self) -> Zone:
+        """Names and addresses of all approved nodes; a new value only when one has changed."""
+        if self._zone is None:
+            names = {node.name: node.address for node in self.sorted() if node.name and node.address}
+            self._serial += 1
+            self._zone = Zone(
+                self.config.domain,
+                "head",
+                self.config.address,
+                names,
+                (self.config.network,),
+                self._serial & 0xFFFFFFFF,
+            )
+        return self._zone
+
+    def free_address(self, address: str) -> bool:
+        """Whether a person may give this address to a node: in the network, not the head's, nobody else's."""
+        try:
+            packed = IPv4Address(address)
+        except ValueError:
+            return False
+        network = self.config.network
+        taken = {node.address for node in self.nodes.values() if node.state is not State.WAITING}
+        reserved = (
+            self.config.address,
+            self.config.router,
+            str(network.network_address),
+            str(network.broadcast_address),
+        )
+        return packed in network and address not in taken and address not in reserved
+
+    # --- saving
+
+    def changed_rows(self) -> list[Statement]:
+        """Statements for everything changed since the last call."""
+        statements = [rows.node_row(self.nodes[n]) for n in sorted(self._dirty) if n in self.nodes]
+        for node_id in sorted(self._dirty_facts):
+            node = self.nodes.get(node_id)
+            if node is not None and node.facts is not None:
+                statements.append(rows.facts_row(node_id, node.facts))
+        statements += [rows.order_row(self.orders[n]) for n in sorted(self._dirty_orders) if n in self.orders]
+        for pending in (self._dirty, self._dirty_facts, self._dirty_orders):
+            pending.clear()
+        return statements + self.timeline.rows()
+
+    def save(self) -> None:
+        """Hand all changes to the journal, without waiting. What could not be written is written again, whole, once
+        the disk takes it."""
+        if self._resave and not self.store.problem:
+            self._resave = False
+            self._mark_all()
+        statements = self.changed_rows()
+        if self._resave and not statements:
+            statements = [rows.profile_row(self.profiles[DEFAULT])]  # tries whether the disk takes something again
+        if statements:
+            self.store.submit(statements, self._saved)
+
+    def save_now(self, extra: Iterable[Statement] = ()) -> None:
+        """Write all changes and `extra` and wait for the disk. Raises NoSpace or DatabaseInvalid; what was changed in
+        memory stays so and is written later."""
+        try:
+            self.store.write([*self.changed_rows(), *extra])
+        except GildError as error:
+            self._saved(error)
+            raise
+
+    @contextmanager
+    def durable(self, chosen: Iterable[Node]) -> Iterator[None]:
+        """What is done to these nodes and their orders inside the block is on the disk when it ends, or undone.
+        Raises NoSpace or DatabaseInvalid, and whatever the block raises."""
+        before = [(node, self.orders.get(node.id)) for node in chosen]
+        try:
+            yield
+            if before:
+                self.save_now()
+        except GildError as error:
+            for node, order in before:
+                self._undo(node, order)
+                self.timeline.note(node.id, f"a change was taken back: {error.message}", "bad")
+            raise
+
+    def _undo(self, node: Node, order: Order | None) -> None:
+        self.pool.unreserve(node.mac)
+        if node.state is not State.WAITING and node.mac and node.address:
+            self.pool.reserve(node.mac, node.address)
+        self.replace(node)
+        if order is not None:
+            self.set_order(order)
+        else:
+            self.orders.pop(node.id, None)
+
+    def lost(self, error: GildError | None) -> None:
+        """A write failed: remember to write everything again."""
+        self._saved(error)
+
+    def _saved(self, error: GildError | None) -> None:
+        if error is not None:
+            self._resave = True
+
+    def _mark_all(self) -> None:
+        self._dirty.update(self.nodes)
+        self._dirty_facts.update(self.nodes)
+        self._dirty_orders.update(self.orders)
+        self.timeline.put_back()
+        leases = [rows.lease_row(mac, lease.address, lease.expires) for mac, lease in self.pool.leases()]
+        profiles = [rows.profile_row(profile) for profile in self.profiles.values()]
+        self.store.submit([*leases, *profiles], self._saved)
+
+    def strangers(self) -> Iterator[Node]:
+        """The waiting room, in the order of arrival."""
+        return (node for node in sorted(self.nodes.values(), key=lambda n: n.id) if node.state is State.WAITING)
+
+
+# Loaders and firmware ask several times for the same thing.
+_REPEATING = frozenset({Event.SEEN, Event.LOADER_SENT, Event.SCRIPT_SENT, Event.LOCAL_SENT, Event.HELLO})
+
+
+def _keys(node: Node) -> frozenset[str]:
+    keys = {f"mac:{mac}" for mac in node.macs}
+    keys |= {
+        f"{kind}:{value}"
+        for kind, value in (("uuid", node.uuid), ("serial", node.serial), ("name", node.name))
+        if value
+    }
+    return frozenset(keys)
+
+
+def _machine_id() -> str:
+    """32 hex digits that also read as a random UUID, as machine-id(5) asks."""
+    raw = bytearray(secrets.token_bytes(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    return raw.hex()

@@ -1,0 +1,118 @@
+"""Nodes, orders, profiles and leases as database rows, both ways. Bodies are JSON, checked when they come back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from appliance.store import Statement, Store
+from netboot.node import Node
+from netboot.order import Order
+from netboot.profile import Profile
+from netboot.report import Facts
+from netboot.wire import decode, encode
+
+T = TypeVar("T")
+
+EVENTS_KEPT = 2000  # lines of one node's timeline
+
+_UPSERT_NODE = """
+    INSERT INTO nodes (id, name, state, address, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+    name = excluded.name, state = excluded.state, address = excluded.address, body = excluded.body"""
+_PRUNE = """
+    DELETE FROM events WHERE id IN (
+        SELECT id FROM events WHERE node_id = ?
+        ORDER BY CASE level WHEN 'progress' THEN 0 WHEN 'log' THEN 1 ELSE 2 END, id
+        LIMIT max(0, (SELECT count(*) FROM events WHERE node_id = ?) - ?))"""
+
+
+def node_row(node: Node) -> Statement:
+    """Save a node without its facts, which are large and change once a boot."""
+    body = encode(replace(node, facts=None)).decode()
+    return _UPSERT_NODE, (node.id, node.name, node.state.value, node.address, body)
+
+
+def facts_row(node_id: int, facts: Facts) -> Statement:
+    """Save what a node says of its hardware."""
+    return "INSERT OR REPLACE INTO facts (node_id, body) VALUES (?, ?)", (node_id, encode(facts).decode())
+
+
+def host_keys_row(node_id: int, body: str) -> Statement:
+    """Save a node's SSH host keys: a JSON object of file name -> content."""
+    return "INSERT OR REPLACE INTO host_keys (node_id, body) VALUES (?, ?)", (node_id, body)
+
+
+def profile_row(profile: Profile) -> Statement:
+    """Save a profile."""
+    return "INSERT OR REPLACE INTO profiles (name, body) VALUES (?, ?)", (profile.name, encode(profile).decode())
+
+
+def order_row(order: Order) -> Statement:
+    """Save an order."""
+    return (
+        "INSERT OR REPLACE INTO orders (id, node_id, closed, body) VALUES (?, ?, ?, ?)",
+        (order.id, order.node_id, order.closed, encode(order).decode()),
+    )
+
+
+def lease_row(mac: str, address: str, expires: float) -> Statement:
+    """Save a lease; `expires` in seconds since 1970."""
+    return "INSERT OR REPLACE INTO leases (mac, address, expires) VALUES (?, ?, ?)", (mac, address, expires)
+
+
+def lease_gone(mac: str) -> Statement:
+    """Forget a lease."""
+    return "DELETE FROM leases WHERE mac = ?", (mac,)
+
+
+def event_row(number: int, node_id: int, at: float, level: str, text: str) -> Statement:
+    """Save a line of a timeline."""
+    return "INSERT OR IGNORE INTO events (id, node_id, at, level, text) VALUES (?, ?, ?, ?, ?)", (
+        number, node_id, at, level, text,
+    )  # fmt: skip
+
+
+def prune_events(node_id: int) -> Statement:
+    """Cut a node's timeline to EVENTS_KEPT lines: progress goes first, then the installer's log, then the oldest."""
+    return _PRUNE, (node_id, node_id, EVENTS_KEPT)
+
+
+def node_gone(node_id: int) -> list[Statement]:
+    """Forget a node and everything that belongs to it."""
+    tables = ("facts", "host_keys", "orders", "events")
+    return [("DELETE FROM nodes WHERE id = ?", (node_id,))] + [
+        (f"DELETE FROM {table} WHERE node_id = ?", (node_id,)) for table in tables
+    ]
+
+
+def load_nodes(store: Store) -> list[Node]:
+    """All nodes, with their facts."""
+    facts = {row[0]: _body(Facts, row[1]) for row in store.read("SELECT node_id, body FROM facts")}
+    nodes = [_body(Node, row[0]) for row in store.read("SELECT body FROM nodes ORDER BY id")]
+    return [replace(node, facts=facts.get(node.id)) for node in nodes]
+
+
+def load_profiles(store: Store) -> list[Profile]:
+    """All profiles."""
+    return [_body(Profile, row[0]) for row in store.read("SELECT body FROM profiles ORDER BY name")]
+
+
+def load_orders(store: Store) -> list[Order]:
+    """The last order of every node, closed or not."""
+    sql = "SELECT body FROM orders WHERE id IN (SELECT max(id) FROM orders GROUP BY node_id) ORDER BY id"
+    return [_body(Order, row[0]) for row in store.read(sql)]
+
+
+def load_host_keys(store: Store, node_id: int) -> str:
+    """A node's host keys as JSON, or "" if it has none."""
+    found = store.read("SELECT body FROM host_keys WHERE node_id = ?", (node_id,))
+    return str(found[0][0]) if found else ""
+
+
+def load_leases(store: Store) -> list[tuple[str, str, float]]:
+    """(MAC, address, expires) of every lease."""
+    return [(row[0], row[1], row[2]) for row in store.read("SELECT mac, address, expires FROM leases")]
+
+
+def _body(kind: type[T], text: str) -> T:
+    return decode(kind, text.encode())
