@@ -29,11 +29,12 @@ class PackageMissing(GildError):
 
 @dataclass(frozen=True)
 class Deb:
-    """One unpacked package. `sha256` is that of the .deb, `source` is "name version" of the source package."""
+    """One unpacked package. `sha256` is that of the .deb, `sources` are (name, version) of
+    the source packages its code comes from."""
 
     name: str
     version: str
-    source: str
+    sources: tuple[tuple[str, str], ...]
     sha256: str
     tree: Path
 
@@ -44,7 +45,7 @@ class Offer:
 
     name: str
     version: str
-    source: str
+    sources: tuple[tuple[str, str], ...]
     sha256: str
     depends: tuple[str, ...]
 
@@ -71,9 +72,14 @@ def records(text: str) -> Iterator[Offer]:
         name, version, digest = (fields.get(key, "") for key in ("Package", "Version", "SHA256"))
         if not (NAME.fullmatch(name) and version and re.fullmatch(r"[0-9a-f]{64}", digest)):
             continue
-        source, _, other = fields.get("Source", name).partition(" ")
+        own, _, other = fields.get("Source", name).partition(" ")
+        sources = [(own, other.strip("() ") or version)]
+        # A signed package's own source holds little but signatures; what it was built from holds the code.
+        for part in fields.get("Built-Using", "").split(","):
+            words = part.replace("(= ", "").replace(")", "").split()
+            sources += [(words[0], words[1])] if len(words) == 2 else []
         wants = tuple(part.split()[0] for part in fields.get("Depends", "").split(",") if part.strip())
-        yield Offer(name, version, f"{source} {other.strip('() ') or version}", digest, wants)
+        yield Offer(name, version, tuple(sources), digest, wants)
 
 
 def fetch(names: Sequence[str], cache: Path, report: Callable[[str], None], apt: Sequence[str] = ()) -> list[Deb]:
@@ -94,7 +100,7 @@ def fetch(names: Sequence[str], cache: Path, report: Callable[[str], None], apt:
         if not tree.exists():
             report(f"unpacking {name} {offer.version}")
             _unpack(places[name], tree)
-        found.append(Deb(name, offer.version, offer.source, offer.sha256, tree))
+        found.append(Deb(name, offer.version, offer.sources, offer.sha256, tree))
     return found
 
 

@@ -23,14 +23,15 @@ WANTED: dict[str, str] = {
         tg3 r8169 atlantic be2net cxgb4 qede qlcnic sfc ena vmxnet3 hv_netvsc gve enic ionic 8139too 8139cp sky2
         forcedeth atl1c alx realtek broadcom marvell r8152 ax88179_178a cdc_ether cdc_ncm nfp pcnet32 ne2k_pci""",
     "links": "bonding 8021q af_packet",
-    "storage": """virtio_pci virtio_blk virtio_scsi nvme vmd ahci ata_piix ata_generic sd_mod sr_mod mpt3sas megaraid_sas
-        hpsa smartpqi aacraid arcmsr mvsas mpi3mr pm80xx isci vmw_pvscsi hv_storvsc hv_vmbus mptsas mptspi sym53c8xx
-        usb_storage uas xhci_pci ehci_pci uhci_hcd ohci_pci mmc_block sdhci_pci sdhci_acpi sg ses libata xen_blkfront""",
-    "filesystems": """ext4 xfs btrfs vfat nls_cp437 nls_ascii nls_iso8859_1 nls_utf8 isofs squashfs overlay loop efivarfs
-        crc32c_generic crc32c_intel libcrc32c""",
+    "storage": """virtio_pci virtio_blk virtio_scsi nvme vmd ahci ata_piix ata_generic sd_mod sr_mod mpt3sas
+        megaraid_sas hpsa smartpqi aacraid arcmsr mvsas mpi3mr pm80xx isci vmw_pvscsi hv_storvsc hv_vmbus mptsas mptspi
+        sym53c8xx usb_storage uas xhci_pci ehci_pci uhci_hcd ohci_pci mmc_block sdhci_pci sdhci_acpi sg ses libata
+        xen_blkfront""",
+    "filesystems": """ext4 xfs btrfs vfat nls_cp437 nls_ascii nls_iso8859_1 nls_utf8 isofs squashfs overlay loop
+        efivarfs crc32c_generic crc32c_intel libcrc32c""",
     "volumes": "dm_mod dm_crypt md_mod raid0 raid1 raid10 raid456 dm_mirror dm_snapshot dm_thin_pool",
-    "platform": """virtio_rng virtio_console usbhid hid_generic ipmi_si ipmi_devintf evdev qemu_fw_cfg pci_hyperv hv_utils
-        hyperv_keyboard i2c_piix4""",
+    "platform": """virtio_rng virtio_console usbhid hid_generic ipmi_si ipmi_devintf evdev qemu_fw_cfg pci_hyperv
+        hv_utils hyperv_keyboard i2c_piix4""",
 }
 
 

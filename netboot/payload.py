@@ -22,20 +22,23 @@ from netboot.loaders import loaders
 from netboot.userland import command
 
 KERNEL = "linux-image-amd64"  # the name that stands for the newest kernel
-PACKAGES = """ipxe grub-common grub-efi-amd64-bin grub-efi-amd64-signed grub-pc-bin shim-signed shim-helpers-amd64-signed
-    python3.11-minimal libpython3.11-minimal libpython3.11-stdlib busybox-static fdisk util-linux e2fsprogs dosfstools
-    xfsprogs btrfs-progs efibootmgr mdadm dmsetup zstd libc6 libgcc-s1 gcc-12-base zlib1g libexpat1 libssl3 libffi8
-    libbz2-1.0 liblzma5 libuuid1 libzstd1 libfdisk1 libblkid1 libsmartcols1 libmount1 libreadline8 libtinfo6 libselinux1
-    libpcre2-8-0 libext2fs2 libcom-err2 libss2 libinih1 liburcu8 libedit2 libbsd0 libmd0 libudev1 liblzo2-2 libefivar1
-    libefiboot1 libpopt0 libdevmapper1.02.1 liblz4-1""".split()
+# Where the files come from; zstd and grub-common are only run. A library that is missing here is named by
+# UserlandIncomplete when the payload is made.
+PACKAGES = """ipxe grub-common grub-efi-amd64-bin grub-efi-amd64-signed grub-pc-bin shim-signed
+    shim-helpers-amd64-signed python3.11-minimal libpython3.11-minimal libpython3.11-stdlib busybox-static fdisk
+    util-linux e2fsprogs dosfstools xfsprogs btrfs-progs efibootmgr mdadm dmsetup zstd libc6 libgcc-s1 zlib1g libexpat1
+    libssl3 libffi8 libbz2-1.0 liblzma5 libuuid1 libzstd1 libfdisk1 libblkid1 libsmartcols1 libreadline8 libtinfo6
+    libselinux1 libpcre2-8-0 libext2fs2 libcom-err2 libinih1 liburcu8 libudev1 liblzo2-2 libefivar1 libefiboot1
+    libdevmapper1.02.1 liblz4-1"""
 LEVEL = 19  # of zstd, the highest whose window (8 MiB) a small node unpacks without trouble
 SOURCES = "https://snapshot.debian.org/package/{}/{}/"  # Debian keeps the source of every version there
 
 
 @dataclass(frozen=True)
 class Component:
-    """A package whose files are in the payload. `source` is where its source code is kept, `sha256` that of the .deb,
-    `files` the payload's names, those inside of the initrd as `initrd.img:path`."""
+    """A package whose files are in the payload. `source` is where its source code is kept (addresses with a blank
+    between), `sha256` that of the .deb, `files` the payload's names, those inside of the initrd as `initrd.img:path`.
+    """
 
     name: str
     version: str
@@ -65,7 +68,7 @@ def build_payload(
     one line for each step. The same packages and agent give the same bytes. Each file is replaced whole, the list
     last. Raises PayloadInvalid and whatever fetching, compiling and GRUB raise (all GildError).
     """
-    debs = fetch([kernel_package(apt), *PACKAGES], cache, report, apt)
+    debs = fetch([kernel_package(apt), *PACKAGES.split()], cache, report, apt)
     root = Root(debs)
     release = _release(root)
     report(f"installer for kernel {release}")
@@ -126,7 +129,7 @@ def _compressed(root: Root, segment: Segment, level: int, cache: Path, report: C
 
 
 def _component(root: Root, deb: Deb, files: Sequence[str]) -> Component:
-    source = SOURCES.format(*deb.source.split(" ", 1))
+    source = " ".join(SOURCES.format(*pair) for pair in deb.sources)
     return Component(deb.name, deb.version, licence(root, deb), source, deb.sha256, tuple(sorted(files)))
 
 

@@ -45,15 +45,13 @@ LOADED = ("libzstd.so.1", "libgcc_s.so.1")
 SETTINGS = ("etc/mke2fs.conf",)
 
 # Parts of the standard library no installer uses: tests, editors, GUIs, databases, servers, other people's mail.
-LEAVE_OUT = frozenset(
-    """test tests idlelib tkinter lib2to3 distutils ensurepip pydoc_data turtledemo turtle.py pydoc.py venv curses sqlite3
-    dbm wsgiref xmlrpc unittest doctest.py mailbox.py pdb.py pstats.py profile.py cProfile.py nntplib.py imaplib.py
-    antigravity.py this.py cgi.py cgitb.py smtplib.py poplib.py ftplib.py telnetlib.py _pydecimal.py config-3.11-x86_64-linux-gnu
-    __pycache__ dist-packages sitecustomize.py""".split()
-)
-LEAVE_OUT_EXTENSIONS = tuple(
-    "_codecs_ _test _sqlite3 _curses readline _dbm _gdbm ossaudiodev _crypt nis _xx xx audioop _tkinter _multibytecodec".split()
-)
+UNUSED = """test tests idlelib tkinter lib2to3 distutils ensurepip pydoc_data turtledemo turtle.py pydoc.py venv curses
+    sqlite3 dbm wsgiref xmlrpc unittest doctest.py mailbox.py pdb.py pstats.py profile.py cProfile.py nntplib.py
+    imaplib.py antigravity.py this.py cgi.py cgitb.py smtplib.py poplib.py ftplib.py telnetlib.py _pydecimal.py
+    config-3.11-x86_64-linux-gnu __pycache__ dist-packages sitecustomize.py"""
+# Beginnings of the names of extension modules that those parts alone use.
+UNUSED_EXTENSIONS = """_codecs_ _test _sqlite3 _curses readline _dbm _gdbm ossaudiodev _crypt nis _xx xx audioop
+    _tkinter _multibytecodec"""
 
 # Runs in the packages' own interpreter, so that its bytecode version is the one the node's Python takes.
 # Frames on both pipes: name length, data length, name, data.
@@ -106,13 +104,14 @@ def python(root: Root) -> dict[str, Item]:
     items: dict[str, Item] = {}
     binary = f"usr/bin/python{PYTHON}"
     _with_libraries(root, binary, binary, items)
+    unused = set(UNUSED.split())
     sources: dict[str, bytes] = {}
     debs: dict[str, Deb] = {}
     for path in root.below(STDLIB):
         parts = path.removeprefix(f"{STDLIB}/").split("/")
-        if LEAVE_OUT & set(parts) or parts[-1].startswith("_sysconfigdata"):
+        if unused & set(parts) or parts[-1].startswith("_sysconfigdata"):
             continue
-        if path.endswith(".so") and not parts[-1].startswith(LEAVE_OUT_EXTENSIONS):
+        if path.endswith(".so") and not parts[-1].startswith(tuple(UNUSED_EXTENSIONS.split())):
             _with_libraries(root, path, path, items)
         elif path.endswith(".py"):
             debs[path], place = root.get(path)

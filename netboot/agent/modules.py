@@ -133,13 +133,14 @@ class Loader:
             return module not in self.failed
         if module not in self.index.needs:
             # Each of them is tried: crypto-crc32c has a plain and a fast driver, and both are wanted.
-            return any([self.load(found) for found in self.index.match(name) if found != module])
+            answers = [self.load(found) for found in self.index.match(name) if found != module]
+            return any(answers)
         if module in self._open:  # two modules may name each other softly
             return False
         self._open.add(module)
         for soft in self.index.before.get(module, ()):
             self.load(soft)
-        done = all([self._one(needed) for needed in (*self.index.needs[module], module)])
+        done = [self._one(needed) for needed in (*self.index.needs[module], module)][-1]
         for soft in self.index.after.get(module, ()):
             self.load(soft)
         self._open.discard(module)
