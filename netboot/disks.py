@@ -1,4 +1,4 @@
-"""Which disk of a machine is written: one rule, one answer or a failure. The head predicts with it, the node obeys it."""
+"""Which disk of a machine is written: one rule, one answer or a failure. The head predicts with it, the node obeys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the partitions a profile wants to exact partitions on one disk: the same sum on the head (preview) and the node."""
+"""From the partitions a profile wants to exact partitions on one disk: one sum, on the head (preview) and the node."""
 
 from __future__ import annotations
 
@@ -177,10 +177,8 @@ def _check_part(number: int, part: LayoutPart) -> None:
 
 def _least(part: LayoutPart, memory: int, image: int) -> int:
     """The smallest size in bytes, aligned, with which the partition still does its work."""
-    if part.size == "rest" or (part.size == "ram" and part.low):
-        floor = part.low
-    else:
-        floor = _wish(part, memory)
+    gives_way = part.size == "rest" or (part.size == "ram" and part.low)
+    floor = part.low if gives_way else _wish(part, memory)
     if part.high and image > part.high:
         raise LayoutFailed(
             f"partition {part.name!r} may have {_text(part.high)} and the image needs {_text(image)} for it",

@@ -117,7 +117,9 @@ def memory(sys: str, proc: str) -> int:
     try:
         block = int(_text(f"{base}/block_size_bytes"), 16)
         online = sum(
-            _text(f"{base}/{name}/online").strip() != "0" for name in os.listdir(base) if re.fullmatch(r"memory\d+", name)
+            _text(f"{base}/{name}/online").strip() != "0"
+            for name in os.listdir(base)
+            if re.fullmatch(r"memory\d+", name)
         )
     except (OSError, ValueError):
         return parse_meminfo(_text(f"{proc}/meminfo"))
@@ -126,9 +128,13 @@ def memory(sys: str, proc: str) -> int:
 
 def read_disks(sys: str = "/sys", dev: str = "/dev") -> tuple[Disk, ...]:
     """The disks with a medium, in the kernel's order of names, at most MAX_DISKS."""
+    return tuple(read_disk(name, sys, dev) for name in disk_names(sys))
+
+
+def disk_names(sys: str = "/sys") -> list[str]:
+    """The kernel names of the disks with a medium, at most MAX_DISKS."""
     names = [name for name in _names(f"{sys}/block") if not _NO_DISK.match(name)]
-    disks = (read_disk(name, sys, dev) for name in names[:MAX_DISKS])
-    return tuple(disk for disk in disks if disk.size > 0)
+    return [name for name in names if _number(f"{sys}/block/{name}/size")][:MAX_DISKS]
 
 
 def read_disk(name: str, sys: str = "/sys", dev: str = "/dev") -> Disk:

@@ -1,4 +1,4 @@
-"""The agent's link to the head: TLS to the one pinned certificate, and a queue that never loses how it went."""
+"""The agent's link to the head: TLS to the one pinned certificate, every call safe to repeat."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import json
 import ssl
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
 from images.errors import GildError
 from netboot.plan import InstallPlan
-from netboot.report import HELLO, NEXT, PLAN, REPORT, Ack, Answer, Facts, Hello, Next, Phase, PlanAsk, Report
+from netboot.report import HELLO, NEXT, PLAN, REPORT, Ack, Answer, Facts, Hello, Next, PlanAsk, Report
 from netboot.wire import MAX_MESSAGE, WireInvalid, decode, encode
 
 T = TypeVar("T")
@@ -23,9 +22,7 @@ TIMEOUT = 20.0  # seconds for one request, connect included
 FIRST_WAIT = 0.5  # seconds until the second try; doubled each time up to
 LAST_WAIT = 10.0
 SAY_EVERY = 60.0  # seconds between two lines about a head that is away
-MAX_LINES = 2000  # log lines kept while the head is away
-LINES_AT_ONCE = 200
-MAX_LINE = 500  # characters
+MAX_REASON = 500  # characters of what the head says
 
 
 class HeadAway(GildError):
@@ -42,8 +39,7 @@ class HeadRefused(GildError):
 
 
 class Link:
-    """One agent's calls to one head. Not for two threads at once, but for `say`, `progress` and `flush`, which only
-    leave word for the sender thread; that one has a connection of its own."""
+    """One agent's calls to one head. Each thread that calls has a connection of its own."""
 
     def __init__(
         self,
@@ -163,7 +159,7 @@ class Link:
             connection.close()
             raise HeadAway(f"the head {self.host}:{self.port} does not answer: {_why(error)}") from None
         # Exactly this certificate: a chain that leads to it would not do.
-        shown = connection.sock.getpeercert(binary_form=True)  # type: ignore[union-attr]
+        shown = connection.sock.getpeercert(binary_form=True)
         if shown != self.pin:
             connection.close()
             raise HeadAway(f"{self.host}:{self.port} shows another certificate than this machine's head")
@@ -172,135 +168,6 @@ class Link:
     def _drop(self, connection: http.client.HTTPSConnection) -> None:
         connection.close()
         self._wire.kept = None
-
-
-class Reporter:
-    """Sends reports from a thread of its own: the newest progress, all phases in order, log lines in batches.
-
-    Bounded: while the head is away the oldest log lines go, and their number is told. `stop` holds the head's reason
-    to give up, `stopped` is set with it (a restore takes it as its cancel event).
-    """
-
-    def __init__(self, link: Link, every: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self.link, self.every, self.clock = link, every, clock
-        self.begun = clock()
-        self.stop = ""
-        self.stopped = threading.Event()
-        self._lock = threading.Condition()
-        self._lines: deque[str] = deque(maxlen=MAX_LINES)
-        self._lost = 0
-        self._events: deque[Report] = deque(maxlen=64)
-        self._progress: Report | None = None
-        self._busy = False
-        self._closing = False
-        self._thread = threading.Thread(target=self._send_all, name="reporter", daemon=True)
-
-    def start(self) -> None:
-        """Begin to send."""
-        self._thread.start()
-
-    def say(self, line: str) -> None:
-        """A log line for the head; control characters do not survive."""
-        text = "".join(c if c.isprintable() else " " for c in line)[:MAX_LINE]
-        with self._lock:
-            self._lost += len(self._lines) == MAX_LINES
-            self._lines.append(text)
-
-    def progress(self, phase: Phase, done: int, total: int, fetched: int = 0) -> None:
-        """How far `phase` is, in bytes. Only the newest is sent."""
-        with self._lock:
-            self._progress = Report("", phase=phase, done=done, total=total, fetched=fetched, seconds=self._seconds())
-
-    def event(self, report: Report) -> None:
-        """A phase, a failure or the end: sent in order, each until it is taken. Its session is filled in."""
-        with self._lock:
-            self._progress = None
-            self._events.append(replace(report, seconds=self._seconds()))
-            self._lock.notify_all()
-
-    def flush(self, timeout: float) -> bool:
-        """Wait until everything is with the head, at most `timeout` seconds. False if the head did not take it."""
-        deadline = self.clock() + timeout
-        with self._lock:
-            self._lock.notify_all()
-            while self._events or self._lines or self._busy:
-                if self.clock() >= deadline or not self._thread.is_alive():
-                    return False
-                self._lock.wait(min(1.0, max(0.0, deadline - self.clock())))
-            return True
-
-    def close(self) -> None:
-        """Stop sending after what is in hand."""
-        with self._lock:
-            self._closing = True
-            self._lock.notify_all()
-        if self._thread.is_alive():
-            self._thread.join(TIMEOUT)
-
-    def _seconds(self) -> float:
-        return round(self.clock() - self.begun, 3)
-
-    def _send_all(self) -> None:
-        wait = FIRST_WAIT
-        while True:
-            with self._lock:
-                if not self._events and not self._closing:
-                    self._lock.wait(self.every)
-                report = self._take()
-                if report is None:
-                    if self._closing:
-                        return
-                    continue
-            try:
-                self._heed(self.link.report(report))
-                wait = FIRST_WAIT
-            except GildError as error:
-                if isinstance(error, HeadRefused) and 400 <= error.status < 500 and error.status not in (401, 404, 429):
-                    self._done()  # the head will not like this report any better the next time
-                    continue
-                with self._lock:
-                    self._return(report)
-                    if self._closing:
-                        return
-                    self._lock.wait_for(lambda: self._closing, wait)
-                wait = min(wait * 2, LAST_WAIT)
-            else:
-                self._done()
-
-    def _take(self) -> Report | None:
-        """The next report, with the log lines up to now; None if there is nothing to tell."""
-        lines = tuple(self._lines.popleft() for _ in range(min(len(self._lines), LINES_AT_ONCE)))
-        if self._lost:
-            lines, self._lost = (f"... {self._lost} lines were lost while the head was away", *lines), 0
-        if self._events:
-            report = self._events.popleft()
-        elif self._progress is not None:
-            report, self._progress = self._progress, None
-        elif lines:
-            report = Report("", seconds=self._seconds())
-        else:
-            return None
-        self._busy = True
-        return replace(report, lines=report.lines + lines)
-
-    def _return(self, report: Report) -> None:
-        """Put a report that was not taken back in front of the queue."""
-        self._busy = False
-        if report.failed or report.finished or report.phase is None or report.disk or not report.total:
-            self._events.appendleft(report)
-        else:
-            self._lines.extendleft(reversed(report.lines))
-            self._progress = self._progress or replace(report, lines=())
-
-    def _done(self) -> None:
-        with self._lock:
-            self._busy = False
-            self._lock.notify_all()
-
-    def _heed(self, ack: Ack) -> None:
-        if ack.stop and not self.stop:
-            self.stop = ack.stop[:MAX_LINE]
-            self.stopped.set()
 
 
 def _context(pem: str) -> ssl.SSLContext:
@@ -326,7 +193,7 @@ def _read(path: str, status: int, data: bytes, kind: type[T]) -> T:
     message, hint = f"status {status}", ""
     try:
         told = json.loads(data)
-        message, hint = str(told["message"])[:MAX_LINE], str(told.get("hint", ""))[:MAX_LINE]
+        message, hint = str(told["message"])[:MAX_REASON], str(told.get("hint", ""))[:MAX_REASON]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     raise HeadRefused(message, hint, status)

@@ -15,8 +15,7 @@ MARK_SIZE = 4096
 _MARK = b"gild-mark 1\n"
 MAX_PARTS = 16  # told of one disk
 
-# (offset, bytes, name): ext, swap, LUKS, LVM, btrfs, XFS, NTFS, FAT, exFAT, ISO 9660, ZFS, md, bcache, BitLocker, SquashFS;
-# the offsets are those of libblkid's superblock probes.
+# (offset, bytes, name); the offsets are those of libblkid's superblock probes.
 _SIGNS = (
     (0, b"LUKS\xba\xbe", "LUKS"),
     (0, b"XFSB", "xfs"),
