@@ -7,7 +7,6 @@ other two do so as well. Contexts are not safe to share between threads, so ever
 from __future__ import annotations
 
 import ctypes
-import io
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -109,14 +108,23 @@ class _Package:
         return content
 
     def stream(self, data: bytes, max_size: int) -> bytes:
-        reader = self._zstd.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=False)
-        try:
-            content: bytes = reader.read(max_size + 1)
-        except self._zstd.ZstdError as error:
-            raise ChunkInvalid(f"not zstd: {error}") from None
-        if len(content) > max_size:
-            raise ChunkInvalid(f"zstd stream is longer than {max_size} bytes")
-        return content
+        reader = self._zstd.ZstdDecompressor().decompressobj()
+        position = [0]
+
+        def more(left: int) -> bytes:
+            # Small bites: 1 KiB of a hostile stream can become 43 MB (a repeated byte takes 4 bytes for 128 KiB,
+            # RFC 8878 section 3.1.1.2), and only between two bites can one stop.
+            content = b""
+            while not content and position[0] < len(data) and not reader.eof:
+                bite = data[position[0] : position[0] + 1024]
+                position[0] += len(bite)
+                try:
+                    content = reader.decompress(bite)
+                except self._zstd.ZstdError as error:
+                    raise ChunkInvalid(f"not zstd: {error}") from None
+            return content
+
+        return _read_all(more, max_size, lambda: bool(reader.eof))
 
 
 class _Library:
