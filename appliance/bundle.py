@@ -1,207 +1,185 @@
-"""Builds the one file: our packages, the bundled ones for every interpreter and machine, and the boot payload.
+"""Builds gild.pyz: our three packages, other people's wheels for every target, and the netboot payload, in one file.
 
-Same inputs, same bytes: members are sorted, have one time stamp and one mode; natives are stripped of their debug
-sections (65 MB of wheels become 15); every distinct file is stored once, and a table per target says where it goes.
+    __main__.py MEMBERS components.json     launch.py; the list of members; what is bundled
+    appliance/ netboot/ images/             our own files
+    lib/                                    Python files of the wheels, the same for every target
+    native/MACHINE/                         their libraries, which name the version of Python in their own names
+    code/MAGIC/                             Python files compiled by the version that built the file
+    licences/PACKAGE/ payload/NAME          stored, not compressed: sent from the .pyz by sendfile
+
+The same inputs, built by the same Python, zlib and binutils, give the same bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
+import ast
 import io
 import json
-import marshal
-import re
+import os
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from email.parser import HeaderParser
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from appliance.wheels import Wheel
 from images.errors import GildError
 from images.run import run
 
-ROOT = Path(__file__).resolve().parents[1]
-OURS = ("appliance", "netboot", "images")
-MINORS = (11, 12, 13, 14)
-MACHINES = ("x86_64", "aarch64")
-STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
-
-# What no part of gild imports, or what is there for compilers and editors only.
-DROPPED = re.compile(
-    r"(/tests?/|\.pyi$|\.pyx$|\.pxd$|\.pxi$|\.c$|\.h$|\.a$|\.typed$|_cffi\.|_testcapi|/RECORD$|/WHEEL$|/INSTALLER$"
-    r"|entry_points\.txt$|top_level\.txt$|^scapy/(contrib|modules|tools)/|\.tar\.gz$)"
-)
-# The part of the tree that travels in the installer: it may use the standard library alone.
-AGENT = (
-    "images/__init__.py", "images/errors.py", "images/chunk.py", "images/manifest.py", "images/zstd.py",
-    "images/reassemble.py", "images/fetch.py", "images/target.py", "images/run.py", "images/tree.py",
-    "images/initramfs.py", "images/grubcfg.py", "images/edits/", "images/distro/", "netboot/__init__.py",
-    "netboot/wire.py", "netboot/plan.py", "netboot/report.py", "netboot/layout.py", "netboot/disks.py",
-    "netboot/agent/",
-)  # fmt: skip
+PACKAGES = ("appliance", "netboot", "images")
+# Files that are loaded by name and not by an import statement, so that following imports would not find them.
+AGENT = ("netboot/agent/", "images/edits/", "images/distro/")
+STAMP = (1980, 1, 1, 0, 0, 0)
+SHEBANG = b"#!/usr/bin/env python3\n"
+COMPILE = """
+import importlib.util, json, marshal, sys
+sources = json.load(sys.stdin)
+print(int.from_bytes(importlib.util.MAGIC_NUMBER[:2], "little"), flush=True)
+for member, text in sources:
+    code = marshal.dumps(compile(text.encode("latin-1"), "gild.pyz/" + member, "exec", dont_inherit=True))
+    sys.stdout.buffer.write(len(code).to_bytes(4, "little") + code)
+"""
 
 
-class BundleFailed(GildError):
-    """The file cannot be built."""
+class BundleInvalid(GildError):
+    """What should go into the .pyz contradicts itself."""
 
 
-def wheels(lock: Path, cache: Path, say: Callable[[str], None]) -> dict[str, list[Path]]:
-    """Fetch the locked wheels of every target into `cache`: target ("cp311-x86_64") -> wheels. Hashes are checked by
-    pip. Nothing is resolved here: the lock names every package."""
-    found: dict[str, list[Path]] = {}
-    stamp = hashlib.sha256(lock.read_bytes()).hexdigest()
-    for minor in MINORS:
-        for machine in MACHINES:
-            folder = cache / f"cp3{minor}-{machine}"
-            done = folder / "done"
-            if not done.exists() or done.read_text() != stamp:
-                say(f"fetching packages for Python 3.{minor} on {machine}")
-                for old in folder.glob("*.whl"):
-                    old.unlink()
-                platforms = [f"manylinux{tag}_{machine}" for tag in ("2014", "_2_17", "_2_28")]
-                run(
-                    [
-                        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes",
-                        "--only-binary=:all:", "--implementation", "cp", "--python-version", f"3.{minor}",
-                        *(word for platform in platforms for word in ("--platform", platform)),
-                        "--dest", str(folder), "--requirement", str(lock),
-                    ],
-                    act=f"fetching packages for Python 3.{minor} on {machine}",
-                )  # fmt: skip
-                done.write_text(stamp)
-            found[folder.name] = sorted(folder.glob("*.whl"))
+def build(
+    root: Path, out: Path, wheels: Sequence[Wheel], payload: Path | None, report: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Write the .pyz to `out` from the checkout at `root` and return what is bundled (its components.json).
+
+    `payload` is a folder of netboot.payload, or None for a file that can serve only the site's own boot files.
+    `out` is replaced whole or not at all. Raises BundleInvalid if two wheels disagree about a file.
+    """
+    own = own_files(root)
+    members = {**own, **wheel_members(wheels), "__main__.py": own["appliance/launch.py"]}
+    members.update(compiled({name: data for name, data in members.items() if _pays(name)}))
+    components = listed(wheels, payload)
+    members["components.json"] = (json.dumps(components, indent=1, sort_keys=True) + "\n").encode()
+    stored = sorted(path for path in payload.iterdir() if not path.name.startswith(".")) if payload else []
+    names = sorted([*members, *(f"payload/{path.name}" for path in stored)])
+    members["MEMBERS"] = "\n".join(names).encode()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    new = out.with_name(f".{out.name}.new")
+    with open(new, "wb") as file:
+        file.write(SHEBANG)
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in sorted(members):
+                archive.writestr(_info(name, zipfile.ZIP_DEFLATED), members[name], compresslevel=9)
+            for path in stored:
+                archive.writestr(_info(f"payload/{path.name}", zipfile.ZIP_STORED), path.read_bytes())
+    os.chmod(new, 0o755)
+    os.replace(new, out)
+    report(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(names)} files")
+    return components
+
+
+def own_files(root: Path) -> dict[str, bytes]:
+    """Every file of our three packages in the checkout at `root`, by its path."""
+    found = {}
+    for package in PACKAGES:
+        for base, folders, files in os.walk(root / package):
+            folders[:] = sorted(name for name in folders if name != "__pycache__" and not name.startswith("."))
+            for name in sorted(files):
+                if not name.endswith(".pyc") and not name.startswith("."):
+                    path = Path(base, name)
+                    found[path.relative_to(root).as_posix()] = path.read_bytes()
     return found
 
 
-def write(out: Path, targets: dict[str, list[Path]], payload: Path) -> str:
-    """Write the archive to `out` by rename; returns its sha256. `payload` is the folder of boot files."""
-    blobs: dict[str, bytes] = {}
-    tables: dict[str, dict[str, str]] = {}
-    components: dict[str, dict[str, Any]] = {}
-    for target, files in sorted(targets.items()):
-        table = tables[target] = {}
-        for wheel in files:
-            component = _component(wheel)
-            components[component["sha256"]] = component
-            for name, data in _files(wheel, target.rpartition("-")[2]):
-                digest = hashlib.sha256(data).hexdigest()
-                blobs[digest] = data
-                table[name] = "packages/" + digest[:32] + ("" if not name.endswith(".py") else ".py")
-    boot = sorted(file for file in payload.iterdir() if file.is_file()) if payload.is_dir() else []
-    listed = [file for file in boot if file.name == "COMPONENTS.json"]
-    rows = sorted(components.values(), key=lambda row: (row["name"], row["file"]))
-    for file in listed:
-        rows += json.loads(file.read_text())
-
-    body = io.BytesIO()
-    tag = sys.implementation.cache_tag
-    with zipfile.ZipFile(body, "w") as archive:
-        _put(archive, "__main__.py", (ROOT / "appliance" / "first.py").read_bytes())
-        _put(archive, "components.json", json.dumps(rows, indent=1, sort_keys=True).encode())
-        for target, table in sorted(tables.items()):
-            _put(archive, f"targets/{target}.json", json.dumps(table, sort_keys=True).encode())
-        for digest, data in sorted(blobs.items()):
-            member = "packages/" + digest[:32]
-            source = {name for table in tables.values() for name, where in table.items() if where == member + ".py"}
-            _put(archive, member + (".py" if source else ""), data)
-            if source and not any(name.startswith("scapy/") for name in source):
-                _put(archive, f"{member}.py.{tag}", _compiled(data, min(source)))
-        for name, data in own_files():
-            _put(archive, name, data)
-            if name.endswith(".py"):
-                _put(archive, f"{name}.{tag}", _compiled(data, name))
-        for file in boot:
-            if file not in listed:
-                _put(archive, f"payload/{file.name}", file.read_bytes(), stored=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_suffix(".part")
-    part.write_bytes(b"#!/usr/bin/env python3\n" + body.getvalue())
-    part.chmod(0o755)
-    part.replace(out)
-    return hashlib.sha256(out.read_bytes()).hexdigest()
+def wheel_members(wheels: Sequence[Wheel]) -> dict[str, bytes]:
+    """The wheels' files by their place in the .pyz, each once. Raises BundleInvalid if two targets' files differ where
+    there is only one place, so that a package cannot quietly be half of one version and half of another."""
+    members: dict[str, bytes] = {}
+    for wheel in wheels:
+        places = {f"lib/{path}": data for path, data in wheel.files.items() if not path.endswith(".so")}
+        places.update({f"native/{wheel.machine}/{p}": d for p, d in wheel.files.items() if p.endswith(".so")})
+        places.update({f"licences/{wheel.name}/{name}": data for name, data in wheel.licences.items()})
+        for place, data in places.items():
+            if members.setdefault(place, data) != data:
+                raise BundleInvalid(f"{wheel.name} {wheel.version}: {place} is not the same for every target")
+    return members
 
 
-def own_files() -> Iterator[tuple[str, bytes]]:
-    """Our own packages, sources and data, by path from the root."""
-    for package in OURS:
-        for file in sorted((ROOT / package).rglob("*")):
-            name = file.relative_to(ROOT).as_posix()
-            if file.is_file() and "__pycache__" not in name and name != "appliance/requirements.txt":
-                yield name, file.read_bytes()
+def compiled(sources: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Each Python file as marshalled code of the running version of Python, by its place in the .pyz.
+
+    Done in a fresh process with a fixed hash seed, in sorted order: else sets and references come out differently
+    from run to run.
+    """
+    todo = sorted(sources.items())
+    text = json.dumps([(name, data.decode("latin-1")) for name, data in todo]).encode()
+    output = run(
+        [sys.executable, "-s", "-S", "-c", COMPILE],
+        input=text,
+        env={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore"},
+        act="compiling",
+    ).stdout
+    file = io.BytesIO(output)
+    magic = file.readline().decode().strip()
+    return {f"code/{magic}/{name}": file.read(int.from_bytes(file.read(4), "little")) for name, _ in todo}
 
 
-def agent_archive() -> bytes:
-    """The agent's part of the tree as a zip of sources, for the installer's initrd."""
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w") as archive:
-        for name, data in own_files():
-            if name in AGENT or (name.startswith(tuple(entry for entry in AGENT if entry.endswith("/")))):
-                _put(archive, name, data)
-    return body.getvalue()
+def _pays(name: str) -> bool:
+    """Whether to compile a member beforehand. Not scapy, which only short-lived processes load: it would be 3 MB. Nor
+    __main__.py, which Python's own zip importer reads."""
+    return name.endswith(".py") and not name.startswith("lib/scapy/") and name != "__main__.py"
 
 
-def lock_text(targets: dict[str, list[Path]], header: str) -> str:
-    """A requirements file that pins exactly these wheels by hash."""
-    hashes: dict[str, set[str]] = {}
-    for files in targets.values():
-        for wheel in files:
-            name, version = wheel.name.split("-")[:2]
-            pinned = f"{name.replace('_', '-').lower()}=={version}"
-            hashes.setdefault(pinned, set()).add(hashlib.sha256(wheel.read_bytes()).hexdigest())
-    lines = [header]
-    for pinned, known in sorted(hashes.items()):
-        lines.append(" \\\n".join([pinned, *(f"    --hash=sha256:{value}" for value in sorted(known))]))
-    return "\n".join(lines) + "\n"
+def listed(wheels: Sequence[Wheel], payload: Path | None) -> list[dict[str, Any]]:
+    """What is bundled: each wheel with its sha256, then what the payload says of itself."""
+    rows: list[dict[str, Any]] = [
+        {"name": w.name, "version": w.version, "licence": w.licence, "sha256": w.sha256, "where": w.machine or "all"}
+        for w in sorted(wheels, key=lambda wheel: (wheel.name.lower(), wheel.machine, wheel.sha256))
+    ]
+    if payload is not None:
+        for row in json.loads((payload / "COMPONENTS.json").read_bytes()):
+            rows.append({**row, "where": "payload"})
+    return rows
 
 
-def _files(wheel: Path, machine: str) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(wheel) as archive:
-        for name in sorted(archive.namelist()):
-            if not name.endswith("/") and ".data/" not in name and not DROPPED.search(name):
-                data = archive.read(name)
-                yield name, _stripped(data, machine) if name.endswith(".so") else data
+def agent_archive(root: Path) -> bytes:
+    """A zip of all that runs on the node, from the checkout at `root`: the agent, the edits, and what they import.
+
+    Following the imports rather than keeping a list means that nothing can be forgotten; that all of it needs the
+    standard library alone is for tests to hold. The same files give the same bytes.
+    """
+    own = own_files(root)
+    wanted = {name for name in own if name.startswith(AGENT)}
+    todo = sorted(wanted)
+    while todo:
+        for needed in _imported(own, todo.pop()):
+            if needed not in wanted:
+                wanted.add(needed)
+                todo.append(needed)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in sorted(wanted):
+            archive.writestr(_info(name, zipfile.ZIP_DEFLATED), own[name], compresslevel=9)
+    return packed.getvalue()
 
 
-def _stripped(data: bytes, machine: str, known: dict[bytes, bytes] = {}) -> bytes:  # noqa: B006  # a cache
-    key = hashlib.sha256(data).digest()
-    if key not in known:
-        with tempfile.NamedTemporaryFile(suffix=".so") as file:
-            file.write(data)
-            file.flush()
-            run([f"{machine}-linux-gnu-strip", "--strip-debug", file.name], act="stripping a native module")
-            known[key] = Path(file.name).read_bytes()
-    return known[key]
+def _imported(own: Mapping[str, bytes], name: str) -> Iterator[str]:
+    """Our own files that a Python file imports anywhere in it, and the __init__ of each package on the way."""
+    parts = name.split("/")[:-1]
+    modules = {".".join(parts[: n + 1]) for n in range(len(parts))}
+    if name.endswith(".py"):
+        for node in ast.walk(ast.parse(own[name], name)):
+            if isinstance(node, ast.Import):
+                modules.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module)
+                modules.update(f"{node.module}.{alias.name}" for alias in node.names)
+    for module in sorted(modules):
+        base = module.replace(".", "/")
+        yield from (path for path in (f"{base}.py", f"{base}/__init__.py") if path in own)
 
 
-def _compiled(source: bytes, name: str) -> bytes:
-    # Marshal version 2 has no back references: those depend on reference counts, and so on the weather.
-    return marshal.dumps(compile(source, f"gild.pyz/{name}", "exec", dont_inherit=True, optimize=0), 2)
-
-
-def _component(wheel: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(entry for entry in archive.namelist() if entry.endswith(".dist-info/METADATA"))
-        head = HeaderParser().parsestr(archive.read(name).decode("utf-8", "replace"))
-    licence = head["License-Expression"] or ""
-    classifiers: Sequence[str] = head.get_all("Classifier") or []
-    if not licence:
-        named = [text.rpartition(" :: ")[2] for text in classifiers if text.startswith("License :: ")]
-        licence = ", ".join(named) or (head["License"] or "").strip().splitlines()[0:1][0:1] or "see its files"
-        licence = licence if isinstance(licence, str) else licence[0]
-    return {
-        "name": head["Name"],
-        "version": head["Version"],
-        "licence": licence,
-        "file": wheel.name,
-        "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
-    }
-
-
-def _put(archive: zipfile.ZipFile, name: str, data: bytes, *, stored: bool = False) -> None:
-    entry = zipfile.ZipInfo(name, STAMP)
-    entry.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
-    entry.external_attr = 0o644 << 16
-    entry.create_system = 3  # Unix, whatever builds it
-    archive.writestr(entry, data, compresslevel=None if stored else 9)
+def _info(name: str, method: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, STAMP)
+    info.compress_type = method
+    info.create_system = 3
+    info.external_attr = 0o100644 << 16
+    return info

@@ -1,53 +1,69 @@
-"""What travels with the program, read alike from the one file and from a source checkout."""
+"""What the running gild carries besides code: its own texts and the netboot payload, from the .pyz or a checkout."""
 
 from __future__ import annotations
 
 import os
 import struct
 import zipfile
-from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parents[1]
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., name length, extra length (APPNOTE.TXT, section 4.3.7)
+from appliance.errors import Environment
 
-
-def archive() -> Path | None:
-    """The .pyz this program runs from, or None in a source checkout."""
-    return _ROOT if _ROOT.is_file() else None
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the .pyz itself, or the checkout's folder
+BUILT = ".build"  # where a checkout keeps what would be in the .pyz
+PAYLOAD = "payload/"
+HINT = "python3 build.py app"
 
 
 def read(name: str) -> bytes:
-    """A data file of the program by its path from the root ("appliance/help/start.md"). Raises KeyError or OSError."""
-    whole = archive()
-    if whole is None:
-        if name == "components.json":
-            return (_ROOT / ".build" / "payload" / "COMPONENTS.json").read_bytes()
-        return (_ROOT / name).read_bytes()
-    with zipfile.ZipFile(whole) as members:
-        return members.read(name)
+    """One of our own files by its path, such as "appliance/help/start.md"; "components.json" is the list of all that
+    is bundled. Raises Environment in a checkout where it has not been built yet."""
+    if _archive() is not None:
+        assert __spec__ is not None
+        return bytes(__spec__.loader.get_data(f"{ROOT}/{name}"))  # type: ignore[union-attr]
+    for folder in (ROOT, os.path.join(ROOT, BUILT)):
+        try:
+            with open(os.path.join(folder, name), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            continue
+    raise Environment(f"{name} is not in this checkout", HINT)
 
 
 def payload() -> dict[str, tuple[int, int, int]]:
-    """Public boot name -> (file descriptor, offset, size). The members are stored uncompressed, so that they can be
-    sent from the .pyz itself. Opened once: an upgrade that renames a new file over this one never mixes the two."""
-    whole = archive()
-    if whole is None:
-        folder = _ROOT / ".build" / "payload"
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
-        return {
-            file.name: (os.open(file, os.O_RDONLY | os.O_CLOEXEC), 0, file.stat().st_size)
-            for file in files
-            if file.name != "COMPONENTS.json"
-        }
-    fd = os.open(whole, os.O_RDONLY | os.O_CLOEXEC)
+    """Kernel, installer, loaders: public name -> (open file descriptor, offset, size), ready for sendfile.
+
+    In the .pyz it is the file this process was started from, also after another was renamed over it. In a checkout
+    it is .build/payload, and empty if that has not been built: then only the site's own boot files are served.
+    """
+    archive = _archive()
+    return _stored(archive) if archive is not None else _checkout(os.path.join(ROOT, BUILT, PAYLOAD))
+
+
+def _archive() -> int | None:
+    """The descriptor of the .pyz, if that is where this module comes from."""
+    return getattr(__spec__.loader, "fd", None) if __spec__ is not None else None
+
+
+def _stored(fd: int) -> dict[str, tuple[int, int, int]]:
     found = {}
-    with zipfile.ZipFile(whole) as members:
-        for entry in members.infolist():
-            if entry.filename.startswith("payload/") and entry.compress_type == zipfile.ZIP_STORED:
-                # The local header's lengths may differ from those of the central directory.
-                signature, name, extra = _LOCAL_HEADER.unpack(os.pread(fd, _LOCAL_HEADER.size, entry.header_offset))
-                if signature != b"PK\3\4":
-                    raise zipfile.BadZipFile(f"{whole}: no member at {entry.header_offset}")
-                offset = entry.header_offset + _LOCAL_HEADER.size + name + extra
-                found[entry.filename.removeprefix("payload/")] = (fd, offset, entry.file_size)
+    with zipfile.ZipFile(f"/proc/self/fd/{fd}") as archive:
+        for info in archive.infolist():
+            if not info.filename.startswith(PAYLOAD):
+                continue
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise Environment(f"{info.filename} is compressed in {ROOT}", "build the file again: " + HINT)
+            # The lengths of the local header count: they may differ from those in the directory at the end.
+            name_length, extra_length = struct.unpack("<HH", os.pread(fd, 30, info.header_offset)[26:30])
+            offset = info.header_offset + 30 + name_length + extra_length
+            found[info.filename.removeprefix(PAYLOAD)] = (fd, offset, info.file_size)
+    return found
+
+
+def _checkout(folder: str) -> dict[str, tuple[int, int, int]]:
+    found = {}
+    if os.path.isdir(folder):
+        for name in sorted(os.listdir(folder)):
+            if not name.startswith("."):
+                fd = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_CLOEXEC)
+                found[name] = (fd, 0, os.fstat(fd).st_size)
     return found
