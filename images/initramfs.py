@@ -12,16 +12,18 @@ import bz2
 import lzma
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from images import zstd
-from images.errors import SourceInvalid
+from images.errors import ChunkInvalid, SourceInvalid, ToolMissing
 from images.run import run
 
 MAX_FILE = 1 << 30  # bytes of an initramfs file
 MAX_UNPACKED = 2 << 30  # bytes unpacked; the largest seen, everything and firmware, is below 1 GiB
+MAX_WHOLE = 1 << 30  # of those, held in memory at once: what lz4 and zstd segments may unpack to
 MAX_NAMES = 200_000
 MAX_NAME = 4096  # PATH_MAX, as the kernel's unpacker has it (init/initramfs.c)
 MAX_SEGMENTS = 64
@@ -61,6 +63,8 @@ def initramfs_names(data: bytes) -> list[str]:
         else:
             pieces, rest = _unpack(data[at:])
             reader = _Reader(pieces)
+            if not reader.more():
+                raise SourceInvalid("initramfs has a compressed segment with nothing in it, or is cut off")
             while reader.more():
                 _archive(reader, names)
             at = len(data) - rest()
@@ -167,15 +171,23 @@ def _unpack(data: bytes) -> tuple[Iterator[bytes], Callable[[], int]]:
     if data[:4] == b"\x28\xb5\x2f\xfd":
         return iter([_zstd(data)]), lambda: 0
     if data[:4] in (b"\x02\x21\x4c\x18", b"\x04\x22\x4d\x18"):
-        return iter([run(["lz4", "-dc"], input=data, timeout=300, act="reading an initramfs").stdout]), lambda: 0
+        return iter([_lz4(data)]), lambda: 0
     raise SourceInvalid(f"initramfs starts with {data[:6].hex()}: not a cpio archive nor a compression known here")
+
+
+def _lz4(data: bytes) -> bytes:
+    """The standard library has no lz4. What a damaged stream gives is cut off, which the archive reader notices."""
+    if shutil.which("lz4") is None:
+        raise ToolMissing("reading an initramfs: it is compressed with lz4, which is not installed", "apt install lz4")
+    command = f"lz4 -dc 2>/dev/null | head -c {MAX_WHOLE}"
+    return run(["sh", "-c", command], input=data, timeout=300, act="reading an initramfs").stdout
 
 
 def _zstd(data: bytes) -> bytes:
     try:
-        return zstd.decompress(data, MAX_UNPACKED // 2)
-    except Exception as error:  # whichever library is behind the door
-        raise SourceInvalid(f"initramfs: zstd segment cannot be unpacked: {error}") from None
+        return zstd.decompress_stream(data, MAX_WHOLE)
+    except ChunkInvalid as error:
+        raise SourceInvalid(f"initramfs: compressed segment is damaged: {error.message}") from None
 
 
 def _stream(decompressor: object, data: bytes) -> tuple[Iterator[bytes], Callable[[], int]]:

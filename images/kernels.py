@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from images.errors import ImageError
+from images.ext4 import EPOCH
 from images.initramfs import MAX_FILE, initramfs_names, modules_in
 from images.run import run
 from images.strip import Check, inside
@@ -22,8 +23,10 @@ STORAGE = ("ahci", "nvme", "sd_mod", "megaraid_sas", "mpt3sas", "virtio_blk")
 NETWORK = ("e1000e", "igb", "ixgbe", "i40e", "tg3", "bnxt_en", "r8169", "virtio_net")
 MAX_KERNELS = 32
 MODULE_FILE = re.compile(r"(.+)\.ko(?:\.(?:xz|zst|gz))?$")
-# What in an initramfs ties it to one machine: renames its network cards, or lends its iSCSI name to all.
-PINS = re.compile(r"^etc/systemd/network/[^/]*\.link$|^etc/(iscsi/)?initiatorname\.iscsi$|^etc/machine-id$")
+# What in an initramfs ties it to one machine, beside the .link files looked at in _pins.
+PINS = re.compile(r"^etc/(iscsi/)?initiatorname\.iscsi$|^etc/machine-id$")
+LINK_FILE = re.compile(r"(?:^|/)systemd/network/([^/]+\.link)$")
+LINK_PLACES = ("etc/systemd/network", "usr/lib/systemd/network", "lib/systemd/network")
 CLOUD_HINT = "use the generic kernel (Debian: linux-image-amd64, not linux-image-cloud-amd64)"
 
 
@@ -112,6 +115,7 @@ def make_generic(root: Path) -> list[Check]:
         # Measured: with nothing bound on /dev, /proc and /sys the same 1189 files come out, in 17 s.
         run(
             ["chroot", os.fspath(root), "update-initramfs", "-u", "-k", version],
+            env={"SOURCE_DATE_EPOCH": str(EPOCH)},
             timeout=900,
             act=f"rebuilding the initramfs of {version}",
         )
@@ -144,8 +148,18 @@ def _kernel(root: Path, base: Path, version: str) -> Kernel:
     )
     names = initramfs_names(_bytes(root / initrd)) if initrd else []
     inner = {module for modules in modules_in(names).values() for module in modules}
-    pins = tuple(name for name in names if PINS.match(name))
-    return Kernel(version, vmlinuz, initrd, tuple(sorted(inner | builtin)), frozenset(available), pins)
+    return Kernel(version, vmlinuz, initrd, tuple(sorted(inner | builtin)), frozenset(available), _pins(root, names))
+
+
+def _pins(root: Path, names: list[str]) -> tuple[str, ...]:
+    """Files of an initramfs that belong to one machine. initramfs-tools copies every .link file of the tree, from etc
+    too, to usr/lib in the archive; one that the tree has no more was stripped, because it named one machine's card."""
+    found = []
+    for name in names:
+        link = LINK_FILE.search(name)
+        if (link and not any(os.path.lexists(root / place / link[1]) for place in LINK_PLACES)) or PINS.match(name):
+            found.append(name)
+    return tuple(found)
 
 
 def _builtin(directory: Path) -> set[str]:

@@ -11,8 +11,6 @@ deletes: one per lineage for a writer, one for the store that publishing shares 
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import re
 import shutil
@@ -24,7 +22,8 @@ from pathlib import Path
 
 from images import packs, zstd
 from images.chunk import chunk_hash, chunk_length
-from images.errors import Busy, ChunkInvalid, ChunkMissing, ImageError, ManifestInvalid, NoSpace, NotFound
+from images.disk import disk_errors, hold
+from images.errors import Busy, ChunkInvalid, ChunkMissing, ImageError, ManifestInvalid, NotFound
 from images.manifest import Kind, Manifest, Run, decode_manifest, decode_runs, digest
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -196,7 +195,7 @@ class Store:
             progress("verify", total, total)
         return found
 
-    def read_chunk(self, pack: str, offset: int, frame: int, length: int, name: bytes) -> bytes:
+    def read_chunk(self, pack: str, offset: int, frame: int, length: int, name: bytes) -> bytes | memoryview:
         """The raw bytes of one chunk: `frame` bytes at `offset` of a pack, `length` bytes raw, checked against its
         hash. Raises ChunkMissing or ChunkInvalid."""
         path = self.pack_path(pack)
@@ -205,7 +204,10 @@ class Store:
                 data = os.pread(file.fileno(), frame, offset)
         except OSError as error:
             raise ChunkMissing(f"pack {pack[:12]} cannot be read: {error.strerror}", "restore the store") from None
-        raw = zstd.decompress(data, length) if len(data) == frame else b""
+        try:
+            raw = zstd.decompress(data, length)
+        except ChunkInvalid as error:
+            raise ChunkInvalid(f"chunk at {offset} of pack {pack[:12]}: {error.message}", "gild image verify") from None
         if len(raw) != length or chunk_hash(raw) != name:
             raise ChunkInvalid(f"chunk at {offset} of pack {pack[:12]} does not match its hash", "gild image verify")
         return raw
@@ -242,7 +244,7 @@ class Store:
         `live_versions` are digests nodes are installing from: if one of them was removed meanwhile, nothing is
         collected. A pack with some live chunks is kept whole, because the manifests that name it are immutable.
         Raises Busy while something is being published, ManifestInvalid if any manifest cannot be read."""
-        with self._flock(self.root / ".lock", exclusive=True, what="the store"):
+        with hold(self.root / ".lock", exclusive=True, what="the store"):
             wanted: set[str] = set()
             digests: set[str] = set()
             for name in self.images():
@@ -293,8 +295,8 @@ class Store:
         with disk_errors(f"locking image {name}"):
             directory.mkdir(exist_ok=True)
         with (
-            self._flock(self.root / ".lock", exclusive=False, what="the store"),
-            self._flock(directory / ".lock", exclusive=True, what=f"image {name}"),
+            hold(self.root / ".lock", exclusive=False, what="the store"),
+            hold(directory / ".lock", exclusive=True, what=f"image {name}"),
         ):
             yield
 
@@ -338,33 +340,6 @@ class Store:
             if directory.is_dir():
                 yield from directory.glob(".tmp-*")
                 yield from (p for p in directory.glob("*.runs") if not p.with_suffix(".json").exists())
-
-    @contextmanager
-    def _flock(self, path: Path, *, exclusive: bool, what: str) -> Iterator[None]:
-        with disk_errors(f"locking {what}"):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-                raise Busy(f"{what} is in use by process {holder}", "wait for it to end") from None
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-            yield
-        finally:
-            os.close(fd)
-
-
-@contextmanager
-def disk_errors(act: str) -> Iterator[None]:
-    """Turn an OSError in the block into one line: NoSpace where the disk is full, ImageError otherwise."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"{act}: the disk is full", "free some space, or gild image gc") from None
-        raise ImageError(f"{act}: {error.strerror or error}", "") from error
 
 
 def _read(path: Path, what: str) -> bytes:

@@ -1,8 +1,8 @@
 """Which bytes of a filesystem image matter: used by the filesystem, held as data, or free.
 
 Three kinds follow from two maps. The filesystem's own block bitmap says what is used; the sparse file says what was
-ever written. Used and written is data; used and a hole must still read as zero on a dirty disk (measured: a 64 MB file of
-zeros read 0xFF after a restore that skipped holes, while e2fsck stayed clean); the rest is free.
+ever written. Used and written is data; used and a hole must still read as zero on a dirty disk (measured: a 64 MB file
+of zeros read 0xFF after a restore that skipped holes, while e2fsck stayed clean); the rest is free.
 
 Layout of ext4: kernel Documentation/filesystems/ext4/ (super.rst, group_descr.rst, bitmaps.rst), feature bits
 fs/ext4/ext4.h. Everything read from the image is hostile until checked: each count is bounded by the image's size.

@@ -14,12 +14,13 @@ from typing import Any
 
 from images import ext4, grubcfg, kernels, strip
 from images.chunk import chunk_length
+from images.disk import disk_errors
 from images.errors import ImageError, SourceInvalid
 from images.manifest import Kind, Manifest
 from images.namespace import in_private_namespace, mounted
 from images.publish import LEVEL, Facts, publish
 from images.run import run
-from images.store import Progress, Store, disk_errors
+from images.store import Progress, Store
 from images.treesync import sync_tree
 
 IMAGE = "root.img"
@@ -44,10 +45,11 @@ def publish_tree(
 ) -> Manifest:
     """Publish a tree as the next version of a lineage. The tree is stripped and completed in place: give a copy.
 
-    The first version is a new filesystem, each later one the last working image with the tree synced into it. The
-    caller holds the lineage's lock and is root. Times of files after `latest` (seconds since 1970; default: the start of
-    this call, so those written here) become EPOCH, so that publishing the same again gives the same inodes. Raises SourceInvalid if the tree is no system, NoSpace, CommandFailed;
-    on any error the last working image and the store are as they were."""
+    The first version is a new filesystem, each later one the last working image with the tree synced into it. Times
+    of files after `latest` (seconds since 1970; default: the start of this call, so of what is written here) become
+    EPOCH, so that publishing the same again gives the same inodes. The caller holds the lineage's lock and is root.
+    Raises SourceInvalid if the tree is no system, NoSpace, CommandFailed; on any error the last working image and the
+    store are as they were."""
     tell = progress or (lambda phase, done, total: None)
     start = time.time()
     with disk_errors(f"preparing the tree of {name}"):

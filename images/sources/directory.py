@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from images import working
+from images.disk import disk_errors
 from images.errors import SourceInvalid
 from images.ext4 import tree_size
 from images.grubcfg import CMDLINE
 from images.manifest import Manifest
 from images.publish import LEVEL
-from images.store import Progress, Store, disk_errors
+from images.store import Progress, Store
 from images.treesync import sync_tree
 
 

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from images import working
+from images.disk import disk_errors
 from images.errors import CommandFailed, RecipeInvalid, ToolMissing
 from images.ext4 import EPOCH
 from images.manifest import Manifest
@@ -21,7 +22,7 @@ from images.publish import LEVEL
 from images.run import stream
 from images.sources.aptsources import host_sources, host_suite, mirror_sources, sources_for
 from images.sources.recipetext import Recipe, parse_recipe
-from images.store import Progress, Store, disk_errors
+from images.store import Progress, Store
 
 SHIPPED = ("debian", "debian-mpi", "debian-slurm")
 HOOKS = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
@@ -72,7 +73,10 @@ def build_recipe(
         with disk_errors(f"building {lineage}"):
             work.mkdir(exist_ok=True)
         try:
-            with tempfile.TemporaryDirectory(prefix="build-", dir=work) as temporary, disk_errors(f"building {lineage}"):
+            with (
+                tempfile.TemporaryDirectory(prefix="build-", dir=work) as temporary,
+                disk_errors(f"building {lineage}"),
+            ):
                 argv = _argv(recipe, Path(temporary), staging, overlay, owners, scripts)
                 _mmdebstrap(argv, Path(temporary), lineage, progress or (lambda phase, done, total: None))
             source = {
@@ -151,13 +155,18 @@ def _mmdebstrap(argv: list[str], temporary: Path, name: str, tell: Progress) -> 
 
     tell("build", 0, 1)
     try:
-        environment = {"SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": os.fspath(temporary), "DEBIAN_FRONTEND": "noninteractive"}
+        environment = {
+            "SOURCE_DATE_EPOCH": str(EPOCH),
+            "TMPDIR": os.fspath(temporary),
+            "DEBIAN_FRONTEND": "noninteractive",
+        }
         stream(argv, line, env=environment, timeout=BUILD_LIMIT, act=f"building {name}")
     except CommandFailed:
         if unknown:
             names = ", ".join(dict.fromkeys(unknown))
             raise RecipeInvalid(
-                f"building {name}: the archive has no package {names}", "check the spelling, the suite and the components"
+                f"building {name}: the archive has no package {names}",
+                "check the spelling, the suite and the components",
             ) from None
         raise
 

@@ -134,7 +134,7 @@ def _file(text: str, path: str, value: Any) -> RecipeFile:
     for key in value:
         if key not in FILE_KEYS:
             raise _unknown(f"recipe, line {line_of(text, key)}: file {path!r}", key, list(FILE_KEYS))
-    content, source, owner, mode = (value.get(key) for key in FILE_KEYS[:2] + ("owner", "mode"))
+    content, source, owner, mode = (value.get(key) for key in ("content", "source", "owner", "mode"))
     if (content is None) == (source is None):
         raise RecipeInvalid(f"{where}: needs either content or source")
     if not isinstance(content if source is None else source, str):
@@ -145,7 +145,6 @@ def _file(text: str, path: str, value: Any) -> RecipeFile:
     mode = "0644" if mode is None else mode
     if not isinstance(mode, str) or not re.fullmatch(r"[0-7]{3,4}", mode):
         raise RecipeInvalid(f"{where}: mode {mode!r} is not octal digits in quotes", 'mode = "0755"')
-    # A text that starts on the line after the quotes is how people write TOML; TOML itself drops that newline.
     return RecipeFile(path, content, source or "", int(mode, 8), owner)
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from images import working
+from images.disk import disk_errors
 from images.errors import NoSpace, SourceInvalid
 from images.grubcfg import CMDLINE
 from images.manifest import Manifest
 from images.publish import LEVEL
-from images.store import Progress, Store, disk_errors
+from images.store import Progress, Store
 
 MAX_MEMBERS = 5_000_000
 MAX_PATH = 4096  # bytes, PATH_MAX
@@ -111,12 +112,16 @@ class _Unpacker:
         self._directories: dict[str, tarfile.TarInfo | None] = {"": None}  # real directories we made
         self._files: set[str] = set()
         self._left = shutil.disk_usage(target).free - RESERVE
+        self._acls: list[tuple[str, str, str]] = []  # path, attribute, text; only waits for names, a few per system
         self.count = 0
 
     def member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         name = _clean(member.name)
         path = f"{self._root}/{name}"
         self.count += 1
+        for key, attribute in ACLS.items():
+            if key in member.pax_headers:
+                self._acls.append((name, attribute, member.pax_headers[key]))
         if not name:
             if not member.isdir():
                 raise SourceInvalid(f"archive member {member.name!r} stands for the root but is no directory")
@@ -159,6 +164,19 @@ class _Unpacker:
                 os.chmod(path, 0o755)
             else:
                 _attributes(path, member)
+        ids = {kind: self._ids(f"etc/{file}") for kind, file in (("user", "passwd"), ("group", "group"))}
+        for name, attribute, text in self._acls:
+            path = f"{self._root}/{name}"
+            if not os.path.islink(path):
+                os.setxattr(path, attribute, encode_acl(text, ids), follow_symlinks=False)
+
+    def _ids(self, name: str) -> dict[str, int]:
+        """Names and numbers of the archive's own passwd or group file; GNU tar writes names into ACLs."""
+        if name not in self._files:
+            return {}
+        with open(f"{self._root}/{name}", errors="replace") as file:
+            lines = [line.split(":") for line in file.read(1 << 20).splitlines()]
+        return {f[0]: int(f[2]) for f in lines if len(f) > 2 and f[0] and re.fullmatch(r"[0-9]{1,10}", f[2])}
 
     def _parents(self, name: str) -> None:
         """Make the directories above a member; every one must be a directory this archive made."""
@@ -182,7 +200,12 @@ class _Unpacker:
         target = _clean(member.linkname)
         parent = target.rpartition("/")[0]
         path = f"{self._root}/{target}"
-        if target == name or parent not in self._directories or not os.path.lexists(path) or target in self._directories:
+        if (
+            target == name
+            or parent not in self._directories
+            or not os.path.lexists(path)
+            or target in self._directories
+        ):
             raise SourceInvalid(f"archive member {name!r} is a link to {target!r}, which was not unpacked before")
         self._replace(name)
         os.link(path, f"{self._root}/{name}", follow_symlinks=False)
@@ -211,7 +234,12 @@ class _Unpacker:
 def _clean(name: str) -> str:
     """A member's path without leading "/" and "./"; raises SourceInvalid for one that leads out of the tree."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts or "\0" in name or len(os.fsencode(name)) > MAX_PATH or any(len(os.fsencode(p)) > 255 for p in parts):
+    if (
+        ".." in parts
+        or "\0" in name
+        or len(os.fsencode(name)) > MAX_PATH
+        or any(len(os.fsencode(p)) > 255 for p in parts)
+    ):
         raise SourceInvalid(f"archive member {name[:200]!r} leads out of the tree or has an impossible name")
     return "/".join(parts)
 
@@ -225,9 +253,7 @@ def _attributes(path: str, member: tarfile.TarInfo) -> None:
         os.chmod(path, member.mode & 0o7777)
     for key, value in member.pax_headers.items():
         name, data = key.removeprefix(XATTR), value.encode("utf-8", "surrogateescape")
-        if key in ACLS:
-            name, data = ACLS[key], encode_acl(value)
-        elif key == SELINUX:
+        if key == SELINUX:
             name = "security.selinux"
             data = data if data.endswith(b"\0") else data + b"\0"
         elif not key.startswith(XATTR):
@@ -239,23 +265,31 @@ def _attributes(path: str, member: tarfile.TarInfo) -> None:
     os.utime(path, (when, when), follow_symlinks=False)
 
 
-def encode_acl(text: str) -> bytes:
-    """An ACL in the text form of archives ("user::rwx,user:lp:r--:7,...") as the kernel's attribute. Named entries
-    carry the number as a fourth field or as the name itself. Raises SourceInvalid."""
+def encode_acl(text: str, ids: dict[str, dict[str, int]]) -> bytes:
+    """An ACL in the text form of archives ("user::rwx,user:lp:r--:7,...") as the kernel's attribute. A named entry has
+    its number as fourth field, as the name itself, or under `ids` ("user" and "group", name -> number).
+    Raises SourceInvalid."""
     entries = []
-    for entry in re.split(r"[,\n]+", text.split("#")[0].strip()):
-        if not entry.strip():
+    for entry in re.split(r"[,\n]+", text.strip()):
+        if not entry.strip() or entry.startswith("#"):
             continue
-        fields = entry.strip().split(":")
-        kind, who = fields[0], fields[1] if len(fields) > 1 else ""
-        number = fields[3] if len(fields) > 3 else who
+        fields = [*entry.strip().split(":"), "", "", ""]
+        kind, who, bits, number = fields[:4]
         tag = ACL_TAGS.get((kind, bool(who)))
-        bits = fields[2] if len(fields) > 2 else ""
+        if who and not re.fullmatch(r"[0-9]{1,10}", number):
+            number = str(ids.get(kind, {}).get(who, who))
         if tag is None or not re.fullmatch(r"[r-][w-][x-]", bits) or (who and not re.fullmatch(r"[0-9]{1,10}", number)):
-            raise SourceInvalid(f"archive has an ACL entry {entry[:80]!r} that cannot be read", "write it with numeric ids")
+            raise SourceInvalid(f"archive has an ACL entry {entry[:80]!r} that cannot be read", "use numeric ids in it")
         permissions = sum(value for value, bit in zip((4, 2, 1), bits, strict=True) if bit != "-")
         identity = int(number) if who else NO_ID
         if identity > NO_ID:
             raise SourceInvalid(f"archive has an ACL entry {entry[:80]!r} with an impossible id")
         entries.append((tag, permissions, identity))
-    return struct.pack("<I", ACL_VERSION) + b"".join(ACL_ENTRY.pack(*entry) for entry in sorted(entries))
+    return struct.pack("<I", ACL_VERSION) + b"".join(
+        ACL_ENTRY.pack(tag, bits, who) for tag, bits, who in _acl_order(entries)
+    )
+
+
+def _acl_order(entries: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """The kernel wants entries by tag and then by id (fs/posix_acl.c, posix_acl_valid)."""
+    return sorted(entries, key=lambda entry: (entry[0], entry[2]))

@@ -53,9 +53,7 @@ def test_a_version_restores_to_the_same_filesystem(tmp_path: Path, store: Store)
     files = {"random": os.urandom(700_001), "zeros": bytes(900_000), "twice": b"ab" * 400_000, "same": b"ab" * 400_000}
     image = filesystem(tmp_path / "one.img", files)
     heard: list[tuple[str, int, int]] = []
-    manifest = put(
-        store, image, facts=Facts(message="hello", cmdline="quiet"), progress=lambda *at: heard.append(at)
-    )
+    manifest = put(store, image, facts=Facts(message="hello", cmdline="quiet"), progress=lambda *at: heard.append(at))
     assert (manifest.ref, manifest.message, manifest.cmdline) == ("x:1", "hello", "quiet")
     part = manifest.partitions[0]
     assert (part.fs, part.uuid, part.label, part.size) == ("ext4", ext4.filesystem_uuid("x"), "gild-root", SIZE)

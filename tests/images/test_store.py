@@ -109,7 +109,10 @@ def test_garbage_is_what_no_version_names(store: Store) -> None:
 def test_a_lineage_is_written_by_one_and_garbage_waits(store: Store) -> None:
     add(store, "compute", [page("a")])
     with store.lineage_lock("compute"):
-        with pytest.raises(Busy, match=f"image compute is in use by process {os.getpid()}"), store.lineage_lock("compute"):
+        with (
+            pytest.raises(Busy, match=f"image compute is in use by process {os.getpid()}"),
+            store.lineage_lock("compute"),
+        ):
             pass
         with pytest.raises(Busy, match="the store is in use"):
             store.gc()

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from images.usedmap import MapUnreadable, data_extents, ext4_used, gaps, overlap, used_map
 
-EXT4 = ["-O", "^metadata_csum"], ["-b", "1024"], ["-O", "sparse_super2"], ["-O", "^64bit,^resize_inode"], ["-O", "^has_journal,^64bit,^extent,^flex_bg,^uninit_bg,^metadata_csum"]
+EXT4 = (
+    ["-O", "^metadata_csum"],
+    ["-b", "1024"],
+    ["-O", "sparse_super2"],
+    ["-O", "^64bit,^resize_inode"],
+    ["-O", "^has_journal,^64bit,^extent,^flex_bg,^uninit_bg,^metadata_csum"],
+)
 
 
 def make(path: Path, *options: str, size: str = "300M") -> Path:
@@ -66,7 +72,9 @@ def test_another_filesystem_counts_as_used(tmp_path: Path) -> None:
 
 def test_a_bitmap_that_contradicts_its_group_is_not_believed(tmp_path: Path) -> None:
     data = bytearray(make(tmp_path / "fs", "-b", "4096", size="20M").read_bytes())
-    bitmap = int.from_bytes(data[4096:4100], "little")  # first field of the first descriptor, one block after the superblock
+    bitmap = int.from_bytes(
+        data[4096:4100], "little"
+    )  # first field of the first descriptor, one block after the superblock
     data[bitmap * 4096 + 400] ^= 0xFF
     with pytest.raises(MapUnreadable, match="group 0"):
         ext4_used(lambda at, length: bytes(data[at : at + length]), len(data))
