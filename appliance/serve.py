@@ -17,8 +17,6 @@ import sys
 from ipaddress import IPv4Interface
 
 from aiohttp import web
-from images.store import Store as Images
-from netboot.initrd import head_segment
 
 from appliance import bundled, keys
 from appliance.config import Config
@@ -32,10 +30,12 @@ from appliance.web.node_api import NodeApi
 from appliance.web.operator import Operator
 from appliance.web.packs import Packs
 from images.errors import GildError
+from images.store import Store as Images
 from netboot.bootfiles import BootFiles, Piece
 from netboot.dnsd import DnsServer
+from netboot.initrd import head_segment
 from netboot.plan import BootPiece
-from netboot.ra import RouterAdvertiser
+from netboot.ra import answer_solicitations
 from netboot.tftpd import BytesSource, TftpServer
 from netboot.udp import Drain, UdpError, interface_address, interfaces, open_udp
 
@@ -178,10 +178,9 @@ async def _datagrams(
         raise Environment(error.message, error.hint) from None
     drain = Drain(loop, sock, lambda data, source: head.dhcp(data, source, drain.send), name="DHCP", log=log.warning)
     opened.callback(drain.close)
-    try:
-        opened.callback(RouterAdvertiser(loop, config.interface, log=log.info).close)
-    except (UdpError, OSError) as error:
-        log.info("no IPv6 on %s (%s): iPXE may wait there for a router", config.interface, error)
+    advertiser = answer_solicitations(loop, config.interface, log.info)
+    if advertiser is not None:
+        opened.callback(advertiser.close)
 
 
 async def _until_told(head: Head, config: Config) -> None:

@@ -21,15 +21,16 @@ def command() -> None:
 
 @command.command("build")
 @click.argument("recipe", type=click.File("r"))
-@click.option("--name", metavar="NAME", help="Image name; otherwise the recipe's own.")
+@click.option("--name", metavar="NAME", default="", help="Image name; otherwise the recipe's own.")
 @click.option("--message", "-m", default="", help="What is new in this version.")
 @click.pass_obj
-def build(site: Site, /, recipe: TextIO, name: str | None, message: str) -> None:
+def build(site: Site, /, recipe: TextIO, name: str, message: str) -> None:
     """Build a version from RECIPE (TOML; - for input), without a golden client."""
     from images.sources.recipe import build_recipe
 
+    base = Path(recipe.name).parent if recipe.name != "<stdin>" else None
     with show.progress("build") as progress:
-        manifest = build_recipe(site.store, recipe.read(), name=name, message=message, progress=progress)
+        manifest = build_recipe(site.store, recipe.read(), name=name, base=base, message=message, progress=progress)
     _published(site, manifest.ref)
 
 
@@ -130,10 +131,13 @@ def show_(site: Site, /, ref: str, json_: bool) -> None:
     print()
     show.table(
         ["check", "found", "done"],
-        [[show.safe(c.get("name", "")), show.safe(c.get("found", "")), show.safe(c.get("fix", ""))]
-         for c in manifest.checks],
-        "no findings",
-    )  # fmt: skip
+        [
+            [show.safe(check["name"]), show.safe(", ".join(check["found"])), show.safe(check["fix"])]
+            for check in manifest.checks
+            if check.get("found")
+        ],
+        f"{len(manifest.checks)} checks, nothing found",
+    )
     return None
 
 

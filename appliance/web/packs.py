@@ -7,10 +7,10 @@ import re
 from collections import OrderedDict
 
 from aiohttp import web
-from images.store import Store
 
 from appliance.web.sending import send
 from images.errors import NotFound
+from images.store import Store
 
 FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 OPEN_PACKS = 64  # file descriptors kept; packs are few and large
@@ -51,8 +51,17 @@ class Packs:
         return self._bytes(self.store.manifest_bytes(_checked(request)))
 
     async def runs(self, request: web.Request) -> web.StreamResponse:
-        """The runs whose sha256 was asked for."""
-        return self._bytes(self.store.runs_bytes(_checked(request)))
+        """The runs of one partition whose sha256 was asked for."""
+        wanted = _checked(request)
+        for name in self.store.images():
+            for number in self.store.versions(name):
+                manifest, _ = self.store.load(f"{name}:{number}")
+                at = 0
+                for part in manifest.partitions:
+                    if part.runs_sha256 == wanted:
+                        return self._bytes(self.store.runs_bytes(name, number)[at : at + part.runs_bytes])
+                    at += part.runs_bytes
+        raise NotFound(f"no version has runs {wanted}")
 
     def close(self) -> None:
         """Give all file descriptors back."""
