@@ -42,6 +42,10 @@ class Damage:
     chunk: int
     what: str
 
+    def __str__(self) -> str:
+        place = f", chunk {self.chunk} of partition {self.partition}" if self.chunk >= 0 else ""
+        return f"pack {self.pack[:12]}{place}: {self.what}"
+
 
 @dataclass(frozen=True, slots=True)
 class Garbage:

@@ -26,6 +26,13 @@ from images.treesync import sync_tree
 IMAGE = "root.img"
 NEXT = "root.next.img"
 OS_RELEASE = re.compile(r"(?m)^(ID|ID_LIKE|VERSION_ID|VERSION_CODENAME|PRETTY_NAME)=[\"']?([^\"'\n]{0,200})[\"']?$")
+FIELDS = {
+    "ID": "id",
+    "ID_LIKE": "like",
+    "VERSION_ID": "version",
+    "VERSION_CODENAME": "codename",
+    "PRETTY_NAME": "pretty",
+}
 MACHINES = {62: "amd64", 183: "arm64"}  # e_machine of ELF: EM_X86_64, EM_AARCH64
 AHEAD = 8
 
@@ -93,7 +100,7 @@ def prepare(tree: Path, name: str, *, message: str, source: dict[str, Any], cmdl
     return Facts(
         arch=_arch(tree),
         cmdline=cmdline,
-        system={"os": _os_release(tree), "kernels": [kernel.as_dict() for kernel in found]},
+        system={**_os_release(tree), "kernels": [kernel.as_dict() for kernel in found]},
         checks=tuple(check.as_dict() for check in checks),
         source=source,
         message=message,
@@ -175,7 +182,7 @@ def _os_release(tree: Path) -> dict[str, str]:
         path = strip.inside(tree, name)
         if path is not None and path.is_file() and not path.is_symlink():
             found = OS_RELEASE.findall(path.read_text(errors="replace")[:65536])
-            return {key.lower(): value for key, value in found}
+            return {FIELDS[key]: value for key, value in found}
     return {}
 
 

@@ -133,6 +133,7 @@ def test_verify_finds_a_flipped_bit_a_lost_pack_and_is_silent_otherwise(store: S
     path.write_bytes(data)
     found = store.verify("compute")
     assert {(d.partition, d.chunk) for d in found} == {(-1, -1), (0, 1)}
+    assert str(found[0]).startswith(f"pack {manifest.packs[0][:12]}: the pack's bytes")
     path.unlink()
     assert [d.what for d in store.verify("compute")] == ["the pack is missing"]
 
