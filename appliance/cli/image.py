@@ -12,6 +12,7 @@ from appliance.cli import show
 from appliance.cli.main import Site
 from appliance.errors import NotServing, Wrong
 from images.errors import ChunkInvalid, NotFound
+from images.manifest import Manifest
 
 
 @click.group("image")
@@ -75,7 +76,7 @@ def list_(site: Site, /, json_: bool) -> None:
                     "created": manifest.created,
                     "used": sum(part.used for part in manifest.partitions),
                     "arch": manifest.arch,
-                    "system": manifest.system.get("pretty", ""),
+                    "system": _system(manifest),
                     "message": manifest.message,
                     "digest": digest,
                 }
@@ -117,7 +118,7 @@ def show_(site: Site, /, ref: str, json_: bool) -> None:
             ("digest", digest),
             ("made", f"{show.clock(manifest.created)} from {manifest.source.get('kind', '?')}"),
             ("message", show.safe(manifest.message)),
-            ("system", show.safe(manifest.system.get("pretty", ""))),
+            ("system", show.safe(_system(manifest))),
             ("kernels", ", ".join(show.safe(kernel.get("version")) for kernel in manifest.system.get("kernels", []))),
             ("arguments", show.safe(manifest.cmdline)),
         ]
@@ -185,7 +186,7 @@ def rm(site: Site, /, ref: str, yes: bool) -> None:
     if digest in busy:
         raise Wrong(f"{ref} is being installed on a node right now", "wait for it, or cancel: gild.pyz node cancel")
     used = show.size(sum(part.used for part in manifest.partitions))
-    show.ask(f"Remove {ref} ({used} of {manifest.system.get('pretty', 'a system')})?", yes)
+    show.ask(f"Remove {ref} ({used} of {_system(manifest) or 'a system'})?", yes)
     site.store.remove(ref)
     site.store.gc()
     print(f"{ref} is removed")
@@ -209,9 +210,13 @@ def recipe(name: str) -> None:
 
 def _published(site: Site, /, ref: str) -> None:
     manifest, digest = site.store.load(ref)
-    findings = [check for check in manifest.checks if check.get("level") == "error"]
+    findings = [check for check in manifest.checks if check.get("severity") == "error"]
     print(f"{ref} is published ({digest[:12]}), {show.size(sum(p.used for p in manifest.partitions))} used")
     for check in findings:
         print(f"  ! {show.safe(check.get('name'))}: {show.safe(check.get('found'))}. {show.safe(check.get('fix', ''))}")
     if site.store.tag(manifest.name) != manifest.version:
         print(f"  nodes still get version {site.store.tag(manifest.name)}; change that: gild.pyz image tag {ref}")
+
+
+def _system(manifest: Manifest) -> str:
+    return str(manifest.system.get("os", {}).get("pretty_name", ""))
