@@ -21,7 +21,7 @@ from appliance.timeline import clean
 from images.errors import GildError
 from netboot.identity import Sighting, real_mac, real_serial, real_uuid
 from netboot.node import Event, Node, State
-from netboot.order import Order, accepts, give, hashed, repeats, take
+from netboot.order import Order, accepts, close, give, hashed, repeats, take
 from netboot.plan import InstallPlan
 from netboot.policy import Act, Asks, Decision, decide
 from netboot.report import Ack, Answer, Disk, Do, Facts, Hello, Next, Nic, PlanAsk, Report
@@ -166,9 +166,9 @@ class Installs:
         profile = self.roster.profiles.get(node.profile)
         if profile is None:
             raise Wrong(f"{node.label} has the profile {node.profile!r}, which does not exist any more")
-        keys = self.keys.get(node.id)
-        if not keys:
+        if not self.keys.ready(node.id, node.name):
             raise Wrong(f"the host keys of {node.label} are still being made", "ask again in a second")
+        keys = self.keys.get(node.id)
         return make_plan(node, order, profile, self.config, session.mac, self.piece, keys)
 
     def _refuse(self, node: Node, text: str) -> Refused:
@@ -186,7 +186,7 @@ class Installs:
             self.roster.timeline.machine_log(node.id, tuple(line for line in report.lines if line.strip()))
         order = self.roster.orders.get(node.id)
         if order is None or not hmac.compare_digest(order.session, hashed(report.session)):
-            return Ack()  # a waiting agent: its lines are welcome, nothing else is believed
+            return self._not_begun(session, node, order, report)
         self.roster.touch(node.id)
         if order.closed:
             if order.outcome == "cancelled" and report.failed:
@@ -201,6 +201,15 @@ class Installs:
             finish = report.finish if report.finish in ("kexec", "reboot", "poweroff") else order.finish
             known = {"image": order.image, "digest": order.digest, "finish": finish}
             self.roster.apply(node, Event.FINISHED, **known)
+            self.roster.save()
+        return Ack()
+
+    def _not_begun(self, session: Session, node: Node, order: Order | None, report: Report) -> Ack:
+        """A report of an agent that has no order in use: its lines are welcome, and that it could not begin."""
+        if session.trusted and report.failed and order is not None and not order.closed and not order.used:
+            self.roster.apply(node, Event.FAILED, reason=clean(report.failed))
+            # Whatever state the node is in: an order that cannot be carried out is not offered again and again.
+            self.roster.set_order(close(order, "failed", self.roster.clock.steady()))
             self.roster.save()
         return Ack()
 

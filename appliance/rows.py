@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+from appliance.schema import DatabaseInvalid
 from appliance.store import Statement, Store
 from netboot.node import Node
 from netboot.order import Order
 from netboot.profile import Profile
 from netboot.report import Facts
-from netboot.wire import decode, encode
+from netboot.wire import WireInvalid, decode, encode
 
 T = TypeVar("T")
 
@@ -86,7 +87,7 @@ def node_gone(node_id: int) -> list[Statement]:
 
 
 def load_nodes(store: Store) -> list[Node]:
-    """All nodes, with their facts."""
+    """All nodes, with their facts. This and the other loaders raise DatabaseInvalid for what cannot be read."""
     facts = {row[0]: _body(Facts, row[1]) for row in store.read("SELECT node_id, body FROM facts")}
     nodes = [_body(Node, row[0]) for row in store.read("SELECT body FROM nodes ORDER BY id")]
     return [replace(node, facts=facts.get(node.id)) for node in nodes]
@@ -115,4 +116,10 @@ def load_leases(store: Store) -> list[tuple[str, str, float]]:
 
 
 def _body(kind: type[T], text: str) -> T:
-    return decode(kind, text.encode())
+    try:
+        return decode(kind, text.encode())
+    except WireInvalid as error:
+        raise DatabaseInvalid(
+            f"the database holds a {kind.__name__.lower()} that cannot be read: {error.message}",
+            "put the last backup in its place",
+        ) from None

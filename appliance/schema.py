@@ -95,9 +95,9 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
         raise DatabaseInvalid(f"the database {path} is empty or cut short", backup)
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise DatabaseInvalid(f"{path} is not a database of gild", "another program's file? give another --state")
-    found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
-    if found != ["ok"]:
-        raise DatabaseInvalid(f"the database {path} is damaged: {'; '.join(found)[:200]}", backup)
+    found = " ".join(str(row[0]) for row in connection.execute("PRAGMA quick_check(3)"))
+    if found != "ok":
+        raise DatabaseInvalid(f"the database {path} is damaged: {' '.join(found.split())[:200]}", backup)
 
 
 def _migrate(path: Path, connection: sqlite3.Connection) -> None:
