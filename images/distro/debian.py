@@ -69,8 +69,10 @@ def quiet(tree: Tree, keep: str = "") -> list[str]:
             match = _STANZA.match(line.strip())
             if match:
                 words = match[2].split()
-                gone = bool(words) and match[1] not in ("source", "source-directory") and all(
-                    _CARD.fullmatch(word) for word in (words[:1] if match[1] == "iface" else words)
+                gone = (
+                    bool(words)
+                    and match[1] not in ("source", "source-directory")
+                    and all(_CARD.fullmatch(word) for word in (words[:1] if match[1] == "iface" else words))
                 )
             lines.append(MARK + line if gone and line.strip() and not line.lstrip().startswith("#") else line)
         if tree.write(path, "\n".join(lines)):

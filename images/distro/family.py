@@ -57,4 +57,6 @@ def release_of(tree: Tree) -> Release:
     """Read etc/os-release or usr/lib/os-release. Raises TreeInvalid for one that is no sane file."""
     text = tree.text("etc/os-release", 65536) or tree.text("usr/lib/os-release", 65536)
     found = {match[1]: match[2] or match[3] or match[4] or "" for match in _LINE.finditer(text)}
-    return Release(found.get("ID", "").lower(), tuple(found.get("ID_LIKE", "").lower().split()), found.get("VERSION_ID", ""))
+    return Release(
+        found.get("ID", "").lower(), tuple(found.get("ID_LIKE", "").lower().split()), found.get("VERSION_ID", "")
+    )

@@ -10,7 +10,7 @@ UNIT_DIRS = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system
 
 
 def init_of(tree: Tree) -> str:
-    """"systemd", "openrc", "runit" or "sysvinit"; "" for a tree that nothing starts (a container) or that is unknown.
+    """ "systemd", "openrc", "runit" or "sysvinit"; "" for a tree that nothing starts (a container) or that is unknown.
 
     What /sbin/init is counts, not what is installed: a Debian with sysvinit keeps all of systemd's files, and its
     openssh-server brings etc/runit (measured on Debian 12).

@@ -48,7 +48,9 @@ def apply(root: str, options: dict[str, Any]) -> list[str]:
             told.append(f"fstab: {source[:60]} ({mount}) is not on this machine")
         else:
             if ONE_MACHINE.match(source) and "nofail" not in match[8] and "noauto" not in match[8]:
-                told.append(f"fstab: {source[:60]} for {mount[:60]} is kept; if this machine has none, it will not start")
+                told.append(
+                    f"fstab: {source[:60]} for {mount[:60]} is kept; if this machine has none, it will not start"
+                )
             lines.append(line)
     while lines and not lines[-1]:
         lines.pop()
