@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from appliance.config import Config
@@ -44,7 +44,7 @@ class Choice:
         if self.disk is None:
             told, content = f"not seen yet; the rule: {disks.tell(self.rule)}", "unknown"
         else:
-            told, content = disks.describe(self.disk).partition(" (")[0], self.disk.content or "unknown"
+            told, content = disks.describe(replace(self.disk, content="")), self.disk.content or "unknown"
         return {"node": self.node.name, "image": self.manifest.ref, "disk": told, "content": content}
 
 
