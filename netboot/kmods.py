@@ -75,7 +75,7 @@ def read_module(name: str, file: str, data: bytes) -> Module:
                     side = word
                 else:
                     soft[side] += names([word])
-        elif key == "alias" and value.isprintable() and not any(c.isspace() for c in value):
+        elif key == "alias" and value and value.isprintable() and not any(c.isspace() for c in value):
             aliases.append(value)
     return Module(name, data, *(tuple(dict.fromkeys(x)) for x in (depends, soft["pre:"], soft["post:"], aliases)))
 

@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 
+from images.errors import GildError
 from images.run import run
 from netboot.debs import Deb, Root
 from netboot.userland import command
@@ -54,6 +55,10 @@ exit
 """
 
 
+class LoaderTooLarge(GildError):
+    """A boot loader does not fit into the place that every layout keeps for it."""
+
+
 @dataclass(frozen=True)
 class Loader:
     """A boot loader's bytes under its public name, and the packages whose code is in it."""
@@ -64,14 +69,15 @@ class Loader:
 
 
 def loaders(root: Root) -> list[Loader]:
-    """Every boot loader of the payload. Raises PackageMissing, or CommandFailed if GRUB cannot be put together."""
+    """Every boot loader of the payload. Raises PackageMissing, LoaderTooLarge, or CommandFailed if GRUB cannot
+    be put together."""
     found = []
     for name, path in READY.items():
         deb, place = root.get(path)
         found.append(Loader(name, place.read_bytes(), (deb,)))
     core = _mkimage(root, "i386-pc", DISK_PREFIX, DISK_MODULES.split())
     if len(core.data) > MAX_CORE:
-        raise ValueError(f"core.img is {len(core.data)} bytes and has {MAX_CORE} bytes of room")
+        raise LoaderTooLarge(f"core.img is {len(core.data)} bytes; the BIOS boot partition has {MAX_CORE}")
     found.append(Loader("core.img", core.data, core.debs))
     # Loaded over the network, $root and $prefix are of no use: the image brings its configuration as a memory disk.
     disk = memory_disk({"boot/grub/grub.cfg": LOCAL_CONFIG.encode()})

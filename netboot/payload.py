@@ -1,7 +1,7 @@
 """The netboot payload: kernel, installer initrd and boot loaders, made from Debian packages into one folder.
 
-The folder's file names are the public names under which they are served. Needs Debian 12's apt sources and root is
-not needed; nothing is installed. What was downloaded, unpacked and compressed is kept in a cache and used again.
+The folder's file names are the public names under which they are served. Needs a Debian 12 with its apt lists, but
+not root; nothing is installed. What was downloaded, unpacked and compressed is kept in a cache and used again.
 """
 
 from __future__ import annotations
