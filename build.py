@@ -15,6 +15,7 @@ What is built stays in .build and dist; a second run does only what has changed.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -45,11 +46,14 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 def main(argv: list[str]) -> int:
     """Exit status of one verb."""
     verbs = {"app": app, "payload": payload, "demo": demo, "test": test, "check": check, "bench": bench, "lock": lock}
-    if not argv or argv[0] not in verbs:
-        print(__doc__.strip() if argv[:1] in ([], ["-h"], ["--help"]) else f"build.py: there is no verb {argv[0]!r}; see: build.py --help")  # fmt: skip
-        return 0 if argv[:1] in (["-h"], ["--help"]) else 2
-    if sys.version_info[:2] < (3, 11):
-        print(f"build.py needs Python 3.11 or newer; this is {sys.version.split()[0]}")
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(f"python3 build.py VERB ...\n\n{__doc__.strip()}" if __doc__ else "")
+        return 0 if argv else 2
+    if argv[0] not in verbs:
+        print(f"build.py: there is no verb {argv[0]!r}; there are: {', '.join(verbs)}", file=sys.stderr)
+        return 2
+    if sys.version_info < (3, 11):  # noqa: UP036  # whoever runs this may have an older one
+        print(f"build.py needs Python 3.11 or newer; this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
     sys.path.insert(0, str(ROOT))
     from images.errors import GildError
@@ -74,12 +78,13 @@ def app(argv: list[str]) -> int:
     payload([])
     packages("app")
     own = bundle.own_files(ROOT)
-    inputs = [LOCKS[0].read_bytes(), sys.version.encode(), *(part for item in sorted(own.items()) for part in (item[0].encode(), item[1]))]  # fmt: skip
-    inputs.append((BUILD / "payload.stamp").read_bytes())
+    inputs = [LOCKS[0].read_bytes(), sys.version.encode(), (BUILD / "payload.stamp").read_bytes()]
+    inputs += [part for name in sorted(own) for part in (name.encode(), own[name])]
     if stale("app", digest(inputs), PYZ):
         venv()
         paths = wheels.fetch(PYTHON, LOCKS[0], BUILD / "wheels", say)
-        bundle.build(ROOT, PYZ, [wheels.read(path, BUILD / "stripped") for path in paths], PAYLOAD, say)
+        components = bundle.build(ROOT, PYZ, [wheels.read(path, BUILD / "stripped") for path in paths], PAYLOAD, say)
+        (BUILD / "components.json").write_text(json.dumps(components, indent=1))
         fresh("app", digest(inputs))
     return 0
 
@@ -91,8 +96,8 @@ def payload(argv: list[str]) -> int:
     from netboot.payload import build_payload
 
     agent = bundle.agent_archive(ROOT)
-    makers = [data for name, data in sorted(bundle.own_files(ROOT).items()) if name.startswith("netboot/") and "/agent/" not in name]  # fmt: skip
-    key = digest([agent, *makers])
+    own = bundle.own_files(ROOT)
+    key = digest([agent, *(own[name] for name in sorted(bundle.closure(own, ["netboot/payload.py"])))])
     if stale("payload", key, PAYLOAD / "COMPONENTS.json"):
         try:
             build_payload(PAYLOAD, BUILD / "debs", agent, report=say)
@@ -164,7 +169,7 @@ def lock(argv: list[str]) -> int:
     say("finding the newest packages for all targets")
     carried = wheels.resolve(PYTHON, names, fresh_cache / "app", leave=wheels.LEFT_OUT)
     needed = wheels.resolve(PYTHON, TOOLS, fresh_cache / "tools", leave=[pin.name for pin in carried])
-    LOCKS[0].write_text(wheels.write_lock(carried, "What gild.pyz carries, for CPython 3.11 to 3.14 on x86_64 and aarch64."))  # fmt: skip
+    LOCKS[0].write_text(wheels.write_lock(carried, "What gild.pyz carries, for every target of appliance/wheels.py."))
     LOCKS[1].write_text(wheels.write_lock(needed, "What the checks and tests need beside what gild.pyz carries."))
     shutil.rmtree(fresh_cache)
     return 0

@@ -33,10 +33,6 @@ class Bundle:
         self._code = f"code/{int.from_bytes(MAGIC_NUMBER[:2], 'little')}/"
         self._cache_told = False
 
-    def native_suffix(self) -> str:
-        """The suffix of this interpreter's own libraries; tells version, machine and C library together."""
-        return EXTENSION_SUFFIXES[0]
-
     def fits(self) -> bool:
         """Whether this build has libraries for the interpreter that runs."""
         folder = f"native/{self.machine}/"
@@ -60,7 +56,8 @@ class Bundle:
 
     def _spec(self, name: str, member: str) -> ModuleSpec:
         package = member.endswith("/__init__.py")
-        spec = ModuleSpec(name, self, origin=f"{self.path}/{member}", is_package=package, loader_state=member)
+        loader: Any = self  # has what a loader needs; importlib.abc would cost every start 5 ms
+        spec = ModuleSpec(name, loader, origin=f"{self.path}/{member}", is_package=package, loader_state=member)
         if spec.submodule_search_locations is not None:
             spec.submodule_search_locations.append(os.path.dirname(f"{self.path}/{member}"))
         spec.has_location = True
@@ -140,6 +137,7 @@ def cached(folder: str, name: str, data: bytes) -> str:
 
     Raises OSError if the folder is a link, somebody else's, open to others, or on a file system that runs nothing.
     """
+    import contextlib
     import stat
     from hashlib import sha256
 
@@ -150,12 +148,10 @@ def cached(folder: str, name: str, data: bytes) -> str:
     if os.statvfs(folder).f_flag & os.ST_NOEXEC:
         raise PermissionError(1, "mounted noexec")
     path = os.path.join(os.path.realpath(folder), f"{name}-{sha256(data).hexdigest()[:32]}.so")
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-            if file.read() == data:
-                return path
-    except OSError:
-        pass  # not there yet, or not a file: it is replaced
+    # Not there yet, or not a file: it is replaced.
+    with contextlib.suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        if file.read() == data:
+            return path
     # A name of this process's own and then a rename: eight first starts at once do not read half a file.
     new = f"{path}.{os.getpid()}"
     try:
@@ -163,10 +159,8 @@ def cached(folder: str, name: str, data: bytes) -> str:
             file.write(data)
         os.rename(new, path)
     except OSError:
-        try:
+        with contextlib.suppress(OSError):
             os.unlink(new)
-        except OSError:
-            pass  # was never made
         raise
     return path
 

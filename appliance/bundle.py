@@ -1,11 +1,15 @@
 """Builds gild.pyz: our three packages, other people's wheels for every target, and the netboot payload, in one file.
 
-    __main__.py MEMBERS components.json     launch.py; the list of members; what is bundled
+    __main__.py MEMBERS components.json     first.py; the list of members; what is bundled
     appliance/ netboot/ images/             our own files
     lib/                                    Python files of the wheels, the same for every target
     native/MACHINE/                         their libraries, which name the version of Python in their own names
     code/MAGIC/                             Python files compiled by the version that built the file
-    licences/PACKAGE/ payload/NAME          stored, not compressed: sent from the .pyz by sendfile
+    licences/PACKAGE/                       their licences
+    payload/NAME                            kernel, installer and loaders, under the names they are served by
+
+Payload that compression cannot shrink (kernel and installer, three quarters of it) is stored as it is, to be sent from
+the .pyz by sendfile; the EFI loaders shrink to two fifths and are unpacked into memory when serving starts.
 
 The same inputs, built by the same Python, zlib and binutils, give the same bytes.
 """
@@ -18,7 +22,8 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,7 @@ PACKAGES = ("appliance", "netboot", "images")
 # Files that are loaded by name and not by an import statement, so that following imports would not find them.
 AGENT = ("netboot/agent/", "images/edits/", "images/distro/")
 STAMP = (1980, 1, 1, 0, 0, 0)
+STORE_ABOVE = 0.8  # compressed size over size from which payload is stored: kernel and initrd 0.99, EFI loaders 0.4
 SHEBANG = b"#!/usr/bin/env python3\n"
 COMPILE = """
 import importlib.util, json, marshal, sys
@@ -51,28 +57,29 @@ def build(
     """Write the .pyz to `out` from the checkout at `root` and return what is bundled (its components.json).
 
     `payload` is a folder of netboot.payload, or None for a file that can serve only the site's own boot files.
-    `out` is replaced whole or not at all. Raises BundleInvalid if two wheels disagree about a file.
+    `out` is replaced whole or not at all. Raises BundleInvalid if two wheels disagree about a file, FileNotFoundError
+    if the payload is not complete.
     """
     own = own_files(root)
-    members = {**own, **wheel_members(wheels), "__main__.py": own["appliance/launch.py"]}
+    members = {**own, **wheel_members(wheels), "__main__.py": own["appliance/first.py"]}
     members.update(compiled({name: data for name, data in members.items() if _pays(name)}))
     components = listed(wheels, payload)
     members["components.json"] = (json.dumps(components, indent=1, sort_keys=True) + "\n").encode()
-    stored = sorted(path for path in payload.iterdir() if not path.name.startswith(".")) if payload else []
-    names = sorted([*members, *(f"payload/{path.name}" for path in stored)])
-    members["MEMBERS"] = "\n".join(names).encode()
+    if payload is not None:
+        # Not whatever lies in the folder: what was made from the components.
+        served = {file.partition(":")[0] for row in components for file in row.get("files", ())}
+        members.update({f"payload/{name}": (payload / name).read_bytes() for name in served})
+    members["MEMBERS"] = "\n".join(sorted(members)).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
     new = out.with_name(f".{out.name}.new")
     with open(new, "wb") as file:
         file.write(SHEBANG)
         with zipfile.ZipFile(file, "w") as archive:
             for name in sorted(members):
-                archive.writestr(_info(name, zipfile.ZIP_DEFLATED), members[name], compresslevel=9)
-            for path in stored:
-                archive.writestr(_info(f"payload/{path.name}", zipfile.ZIP_STORED), path.read_bytes())
+                archive.writestr(_info(name, _method(name, members[name])), members[name], compresslevel=9)
     os.chmod(new, 0o755)
     os.replace(new, out)
-    report(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(names)} files")
+    report(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(members)} members")
     return components
 
 
@@ -147,18 +154,23 @@ def agent_archive(root: Path) -> bytes:
     standard library alone is for tests to hold. The same files give the same bytes.
     """
     own = own_files(root)
-    wanted = {name for name in own if name.startswith(AGENT)}
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in sorted(closure(own, (name for name in own if name.startswith(AGENT)))):
+            archive.writestr(_info(name, zipfile.ZIP_DEFLATED), own[name], compresslevel=9)
+    return packed.getvalue()
+
+
+def closure(own: Mapping[str, bytes], names: Iterable[str]) -> set[str]:
+    """`names` and all of our own files that they import, directly or not."""
+    wanted = set(names)
     todo = sorted(wanted)
     while todo:
         for needed in _imported(own, todo.pop()):
             if needed not in wanted:
                 wanted.add(needed)
                 todo.append(needed)
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for name in sorted(wanted):
-            archive.writestr(_info(name, zipfile.ZIP_DEFLATED), own[name], compresslevel=9)
-    return packed.getvalue()
+    return wanted
 
 
 def _imported(own: Mapping[str, bytes], name: str) -> Iterator[str]:
@@ -175,6 +187,12 @@ def _imported(own: Mapping[str, bytes], name: str) -> Iterator[str]:
     for module in sorted(modules):
         base = module.replace(".", "/")
         yield from (path for path in (f"{base}.py", f"{base}/__init__.py") if path in own)
+
+
+def _method(name: str, data: bytes) -> int:
+    if name.startswith("payload/") and len(zlib.compress(data, 1)) > STORE_ABOVE * len(data):
+        return zipfile.ZIP_STORED
+    return zipfile.ZIP_DEFLATED
 
 
 def _info(name: str, method: int) -> zipfile.ZipInfo:

@@ -32,8 +32,9 @@ def read(name: str) -> bytes:
 def payload() -> dict[str, tuple[int, int, int]]:
     """Kernel, installer, loaders: public name -> (open file descriptor, offset, size), ready for sendfile.
 
-    In the .pyz it is the file this process was started from, also after another was renamed over it. In a checkout
-    it is .build/payload, and empty if that has not been built: then only the site's own boot files are served.
+    In the .pyz it is the file this process was started from, also after another was renamed over it; what is
+    compressed there is unpacked into memory. Call it once: the descriptors stay open. In a checkout it is
+    .build/payload, and empty if that has not been built: then only the site's own boot files are served.
     """
     archive = _archive()
     return _stored(archive) if archive is not None else _checkout(os.path.join(ROOT, BUILT, PAYLOAD))
@@ -50,12 +51,16 @@ def _stored(fd: int) -> dict[str, tuple[int, int, int]]:
         for info in archive.infolist():
             if not info.filename.startswith(PAYLOAD):
                 continue
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise Environment(f"{info.filename} is compressed in {ROOT}", "build the file again: " + HINT)
-            # The lengths of the local header count: they may differ from those in the directory at the end.
-            name_length, extra_length = struct.unpack("<HH", os.pread(fd, 30, info.header_offset)[26:30])
-            offset = info.header_offset + 30 + name_length + extra_length
-            found[info.filename.removeprefix(PAYLOAD)] = (fd, offset, info.file_size)
+            name = info.filename.removeprefix(PAYLOAD)
+            if info.compress_type == zipfile.ZIP_STORED:
+                # The lengths of the local header count: they may differ from those in the directory at the end.
+                name_length, extra_length = struct.unpack("<HH", os.pread(fd, 30, info.header_offset)[26:30])
+                found[name] = (fd, info.header_offset + 30 + name_length + extra_length, info.file_size)
+            else:
+                memory = os.memfd_create(name, os.MFD_CLOEXEC)
+                with open(memory, "wb", closefd=False) as file:
+                    file.write(archive.read(info))
+                found[name] = (memory, 0, info.file_size)
     return found
 
 
@@ -63,7 +68,7 @@ def _checkout(folder: str) -> dict[str, tuple[int, int, int]]:
     found = {}
     if os.path.isdir(folder):
         for name in sorted(os.listdir(folder)):
-            if not name.startswith("."):
+            if name != "COMPONENTS.json" and not name.startswith("."):
                 fd = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_CLOEXEC)
                 found[name] = (fd, 0, os.fstat(fd).st_size)
     return found

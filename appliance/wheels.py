@@ -26,8 +26,8 @@ TARGETS = tuple((minor, machine) for minor in MINORS for machine in STRIP)
 # installer, pygments and markdown-it-py are behind rich's syntax and markdown, pycparser reads C for cffi's own users,
 # tzdata is for machines without zoneinfo files.
 LEFT_OUT = frozenset({"pip", "pygments", "markdown-it-py", "mdurl", "pycparser", "tzdata"})
-# Of what is kept: tests, build leftovers, what zstandard and cryptography have for other interpreters (cryptography needs
-# only _cffi_backend of cffi), and all of scapy that discovery by DHCP does not import.
+# Of what is kept: tests, build leftovers, what zstandard has for other interpreters, cffi without the backend that
+# cryptography needs, and all of scapy that discovery by DHCP does not import.
 DROP = re.compile(
     r"(^|/)tests?/|(^|/)test_(?!pyx)[^/]*\.py$|\.(pyi|pyx|pxd|pxi|c|h|a|rst)$|(^|/)py\.typed$|(^|/)_cffi\.|/_testcapi"
     r"|^cffi/|^zstandard/backend_cffi\.py$|^[^/]+\.data/|^dateutil/zoneinfo/.*\.tar\.gz$"
@@ -80,7 +80,8 @@ def write_lock(pins: Iterable[Pin], title: str) -> str:
     """The text of a lock, sorted; `title` becomes its first comment."""
     lines = [f"# {title}", "# Made by: python3 build.py lock"]
     for pin in sorted(pins, key=lambda pin: pin.name):
-        lines.append(" \\\n    ".join([f"{pin.name}=={pin.version}", *(f"--hash=sha256:{h}" for h in sorted(pin.hashes))]))
+        hashes = [f"--hash=sha256:{value}" for value in sorted(pin.hashes)]
+        lines.append(" \\\n    ".join([f"{pin.name}=={pin.version}", *hashes]))
     return "\n".join(lines) + "\n"
 
 
@@ -174,11 +175,16 @@ def strip(library: bytes, machine: str, cache: Path) -> bytes:
 
 def _licence(head: email.message.Message) -> str:
     """The licence as the metadata has it: an SPDX expression, a short word, or the classifier."""
-    classifiers = [text.rsplit(" :: ", 1)[1] for text in head.get_all("Classifier", []) if text.startswith("License ::")]
+    classifiers = [text for text in head.get_all("Classifier", []) if text.startswith("License ::")]
     short = str(head["License"] or "").strip()
     if not short or "\n" in short or len(short) > 60:
         short = ""
-    return str(head["License-Expression"] or short or ", ".join(classifiers) or "see its licence file")
+    return str(
+        head["License-Expression"]
+        or short
+        or ", ".join(text.rsplit(" :: ", 1)[1] for text in classifiers)
+        or "see its licence file"
+    )
 
 
 def _download(python: str, target: tuple[int, str], cache: Path, options: list[str]) -> None:
