@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import socket
+import struct
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -14,6 +14,7 @@ from images.errors import ChunkMissing
 
 TIMEOUT = 20.0  # seconds without a byte
 TRIES = 8
+MAX_HEAD = 4096  # bytes of one read of the answer's head; a head of four times that is none
 PATIENCE = 300.0  # seconds in all: a head that is restarted is back long before
 BANNED = 5.0  # seconds a failing source is left alone while there is another
 
@@ -53,9 +54,12 @@ class HttpSource:
 
 
 class _HttpFetcher:
+    """One kept connection. http.client would copy every body through its own buffer, a few KB at a time; here the
+    kernel puts the whole range where it is wanted in one call (MSG_WAITALL), while other workers decompress."""
+
     def __init__(self, source: HttpSource) -> None:
         self._source = source
-        self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None
         self._base = ""
         self._buffer = bytearray()
 
@@ -64,8 +68,8 @@ class _HttpFetcher:
         for attempt in range(TRIES * len(self._source.bases)):
             try:
                 return self._ask(pack, offset, length)
-            except (OSError, http.client.HTTPException) as error:
-                reason = f"{self._base}: {error or type(error).__name__}"
+            except OSError as error:
+                reason = f"{self._base}: {error.strerror or error}"
                 self._source.banned[self._base] = time.monotonic() + BANNED
                 self.close()
             if time.monotonic() + pause > end:
@@ -76,37 +80,56 @@ class _HttpFetcher:
         raise ChunkMissing(f"bytes {offset}+{length} of pack {pack} cannot be had: {reason}", "is the head reachable?")
 
     def _ask(self, pack: str, offset: int, length: int) -> memoryview:
-        connection = self._connect()
+        sock = self._connect()
         url = urlsplit(self._base)
-        path = f"{url.path.rstrip('/')}/packs/{pack}.pack"
-        connection.request("GET", path, headers={"Range": f"bytes={offset}-{offset + length - 1}"})
-        response = connection.getresponse()
-        if response.status != 206 or response.length != length:
-            raise http.client.HTTPException(f"status {response.status} with {response.length} bytes for {length}")
+        sock.sendall(
+            f"GET {url.path.rstrip('/')}/packs/{pack}.pack HTTP/1.1\r\nHost: {url.netloc}\r\n"
+            f"Range: bytes={offset}-{offset + length - 1}\r\n\r\n".encode()
+        )
+        head, body = self._head(sock)
+        if head[0].split(" ")[1:2] != ["206"] or f"content-length: {length}" not in (line.lower() for line in head):
+            raise OSError(0, f"answered {head[0][:80]!r} for {length} bytes")
         if len(self._buffer) < length:
             self._buffer = bytearray(length)
-        view, got = memoryview(self._buffer)[:length], 0
+        view, got = memoryview(self._buffer)[:length], len(body)
+        if got > length:
+            raise OSError(0, "sent more than was asked for")
+        view[:got] = body
         while got < length:
-            read = response.readinto(view[got:])
+            read = sock.recv_into(view[got:], length - got, socket.MSG_WAITALL)
             if not read:
-                raise http.client.HTTPException(f"connection ended after {got} of {length} bytes")
+                raise OSError(0, f"connection ended after {got} of {length} bytes")
             got += read
         return view
 
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._connection is None:
+    @staticmethod
+    def _head(sock: socket.socket) -> tuple[list[str], bytes]:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            more = sock.recv(MAX_HEAD)
+            data += more
+            if not more or len(data) > 4 * MAX_HEAD:
+                raise OSError(0, "did not answer in HTTP")
+        head, _, body = data.partition(b"\r\n\r\n")
+        return head.decode("latin-1").split("\r\n"), body
+
+    def _connect(self) -> socket.socket:
+        if self._socket is None:
             now = time.monotonic()
             self._base = min(self._source.bases, key=lambda base: max(0.0, self._source.banned.get(base, 0.0) - now))
             url = urlsplit(self._base)
-            self._connection = http.client.HTTPConnection(url.hostname or "", url.port or 80, timeout=TIMEOUT)
-            self._connection.connect()
-            self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self._connection
+            sock = socket.create_connection((url.hostname or "", url.port or 80), timeout=TIMEOUT)
+            # A timeout of Python's own would make the socket non-blocking, and MSG_WAITALL without effect.
+            sock.setblocking(True)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(TIMEOUT), 0))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = sock
+        return self._socket
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
 
 class FileSource:
