@@ -203,6 +203,7 @@ def boot(folder: Path, work: Path, append: str, initrd_file: Path) -> str:
         argv += ["-drive", f"if=none,id=disk{n},format=raw,cache=unsafe,file={work}/disk{n}"]
         argv += ["-device", f"{disk},drive=disk{n}"]
     said: list[bytes] = []
+    asked = False
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as machine:
         assert machine.stdin is not None and machine.stdout is not None
         limit = threading.Timer(240, machine.kill)
@@ -210,8 +211,10 @@ def boot(folder: Path, work: Path, append: str, initrd_file: Path) -> str:
         try:
             while piece := machine.stdout.read(4096):
                 said.append(piece)
-                if piece.rstrip().endswith(b"#") and b"A shell follows" in b"".join(said):
+                # The prompt may come in pieces, and with a question about the cursor's place behind it.
+                if not asked and b" # " in b"".join(said).partition(b"A shell follows")[2]:
                     machine.stdin.write(b"echo SHELL-$((40+2)); reboot -f\n")
+                    asked = True
         finally:
             limit.cancel()
             machine.kill()
