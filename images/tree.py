@@ -1,7 +1,7 @@
 """Files of an installed system seen from outside. The tree is hostile until checked: no link in it leads out of it.
 
-Names are resolved as the system itself would resolve them with `root` as its "/": absolute links start there, ".." stops
-there. Nobody else changes the tree meanwhile (a mounted disk of this machine, or a working image of one process).
+Names are resolved as the system itself would resolve them with `root` as its "/": absolute links start there, ".."
+stops there. Nobody else changes the tree meanwhile (a mounted disk of this machine, or a working image of one process).
 """
 
 from __future__ import annotations

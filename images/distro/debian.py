@@ -47,7 +47,7 @@ def ifupdown(tree: Tree, card: Card) -> list[str]:
     told = quiet(tree, card.name)
     own = f"{INTERFACES}.d/{card.name}"
     text = tree.text(INTERFACES)
-    if not re.search(rf"(?m)^\s*source(?:-directory)?\s+(?:/etc/network/)?interfaces\.d(?:/\*)?\s*$", text):
+    if not re.search(r"(?m)^\s*source(?:-directory)?\s+(?:/etc/network/)?interfaces\.d(?:/\*)?\s*$", text):
         lines = text.rstrip("\n").split("\n") if text.strip() else ["auto lo", "iface lo inet loopback", ""]
         tree.write(INTERFACES, "\n".join([*lines, "source /etc/network/interfaces.d/*", ""]))
     lines = [f"auto {card.name}", f"iface {card.name} inet static", f"    address {card.address}/{card.prefix}"]

@@ -44,6 +44,8 @@ class Family:
     shim: tuple[str, ...] = ()
     grub: tuple[str, ...] = ()
     mok: tuple[str, ...] = ()
+    second: str = "grubx64.efi"  # what its shim loads from its own folder, and the helper it calls for keys
+    helper: str = "mmx64.efi"
 
     def vendor(self, release: Release) -> str:
         """The folder below EFI/ that belongs to the distribution."""

@@ -32,7 +32,7 @@ def init_of(tree: Tree) -> str:
 
 
 def unit_path(tree: Tree, unit: str) -> str:
-    """Where the tree has the unit file, as a path in the running system ("/usr/lib/systemd/system/x.service"), or ""."""
+    """Where the tree has the unit file, as a path in the running system ("/lib/systemd/system/x.service"), or ""."""
     for directory in UNIT_DIRS[1:]:
         if tree.is_file(f"{directory}/{unit}"):
             return f"/{directory}/{unit}"
@@ -40,7 +40,7 @@ def unit_path(tree: Tree, unit: str) -> str:
 
 
 def enabled(tree: Tree, unit: str) -> bool:
-    """Whether systemd starts the unit: linked below a .wants or .requires, or the target of an alias, and not masked."""
+    """Whether systemd starts the unit: linked below a .wants or .requires, or target of an alias, and not masked."""
     etc = UNIT_DIRS[0]
     own = f"{etc}/{unit}"
     if tree.link(own) == "/dev/null" or (tree.is_file(own) and not tree.link(own) and not tree.read(own)):

@@ -54,4 +54,6 @@ FAMILY = Family(
     shim=("usr/share/efi/x86_64/shim.efi", "boot/efi/EFI/{vendor}/shim.efi"),
     grub=("usr/share/efi/x86_64/grub.efi", "boot/efi/EFI/{vendor}/grub.efi"),
     mok=("usr/share/efi/x86_64/MokManager.efi", "boot/efi/EFI/{vendor}/MokManager.efi"),
+    second="grub.efi",
+    helper="MokManager.efi",
 )

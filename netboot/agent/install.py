@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from images.errors import CommandFailed, GildError
 from images.manifest import MAX_MANIFEST, Manifest, Partition, Run, decode_manifest, decode_runs, used_bytes
-from netboot.agent import boot, disk, localise, probe, wipe, writing
+from netboot.agent import boot, disk, drivers, localise, probe, wipe, writing
 from netboot.agent.download import fetch
 from netboot.agent.kexec import KexecFailed
 from netboot.agent.link import Link
@@ -200,7 +200,7 @@ def fit(machine: Machine, job: Job, root: str, reporter: Reporter, log: Callable
         return fetch(plan.sources, f"/boot/{wanted.name}", wanted.sha256, wanted.size)
 
     localise.fit(root, plan, facts, log)
-    boot.check_drivers(root, job.disk, facts, log)
+    drivers.check_drivers(root, job.disk, facts, log)
     _heed(reporter)
     boot.install(root, job.disk.path, job.placed, plan, piece, facts, log)
     how = plan.finish
