@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rack import Rack
+
+from tests.appliance.rack import Rack
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rack import DIGEST, HEAD_IP, Rack, token_in
 
 from appliance.errors import Unknown, Wrong
 from appliance.head_install import Refused
@@ -17,6 +16,7 @@ from netboot import dhcp
 from netboot.naming import NameInvalid
 from netboot.order import LIFETIME
 from netboot.report import Disk, Do, Hello, Next, Nic, Phase, PlanAsk
+from tests.appliance.rack import DIGEST, HEAD_IP, Rack, token_in
 
 HOSTILE = "a\r\nchain http://evil/ ${x}\x1b[31m\u202e<b>"
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rack import Rack
+from tests.appliance.rack import Rack
 
 
 def test_every_edit_of_a_plan_exists_and_takes_its_options(rack: Rack) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rack import FakeClock
+from tests.appliance.rack import FakeClock
 
 from appliance import timeline
 from appliance.store import Store

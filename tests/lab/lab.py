@@ -213,8 +213,9 @@ class Lab:
         parts = []
         with contextlib.suppress(Exception):
             for row in json.loads(subprocess.run([*base, "list", "--json"], capture_output=True, timeout=20).stdout):
-                log = subprocess.run([*base, "log", row["name"]], capture_output=True, timeout=20, text=True).stdout
-                parts.append(f"--- {row['name']}: {row['state']}\n" + "\n".join(log.splitlines()[-lines:]))
+                name = row["name"] or row["mac"]
+                log = subprocess.run([*base, "log", name], capture_output=True, timeout=20, text=True).stdout
+                parts.append(f"--- {name}: {row['state']}\n" + "\n".join(log.splitlines()[-lines:]))
         return parts
 
     def _things(self) -> list[Machine | Head]:
