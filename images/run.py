@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from images.errors import CommandFailed, ToolMissing
@@ -18,10 +22,19 @@ PACKAGE_OF = {
     "sfdisk": "fdisk",
     "fstrim": "util-linux",
     "losetup": "mount",
+    "mount": "mount",
+    "umount": "mount",
     "mkfs.vfat": "dosfstools",
     "mmdebstrap": "mmdebstrap",
+    "dpkg-deb": "dpkg",
+    "btrfs": "btrfs-progs",
+    "xfs_growfs": "xfsprogs",
+    "efibootmgr": "efibootmgr",
+    "ip": "iproute2",
     "tar": "tar",
 }
+LAST_LINES = 20  # of a streamed program's output, kept for the error message
+GRACE = 5.0  # seconds between asking a program to end and killing it
 
 
 def run(
@@ -36,20 +49,21 @@ def run(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `argv` to its end and return it with its output captured (bytes).
 
-    `env` is added to this process's environment. `timeout` is in seconds; None waits for ever and is only for work
-    whose length the user chose. `act` names what the command was for, for the error message.
-    Raises ToolMissing if the program is not installed, CommandFailed if it fails (`check`) or takes too long.
+    `env` is added to this process's environment. Without `input` the program reads nothing: one that asks a question
+    must not wait for an answer. `timeout` is in seconds; None waits for ever and is only for work whose length the
+    user chose. `act` names what the command was for, for the error message.
+    Raises ToolMissing if the program is not installed, CommandFailed if it cannot be started, fails (`check`) or takes
+    too long.
     """
-    if shutil.which(argv[0]) is None:
-        package = PACKAGE_OF.get(os.path.basename(argv[0]), "")
-        raise ToolMissing(
-            f"{act or 'running a command'}: {argv[0]} is not installed", f"apt install {package}" if package else ""
-        )
-    full = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
+    full = _environment(argv, env, act)
     try:
-        done = subprocess.run(argv, input=input, capture_output=True, env=full, cwd=cwd, timeout=timeout, check=False)
+        done = subprocess.run(
+            argv, input=input or b"", capture_output=True, env=full, cwd=cwd, timeout=timeout, check=False
+        )
     except subprocess.TimeoutExpired:
         raise CommandFailed(f"{act or argv[0]}: {argv[0]} did not end within {timeout:.0f} s") from None
+    except OSError as error:
+        raise _unstartable(argv, act, error) from None
     if check and done.returncode:
         raise CommandFailed(
             f"{act or argv[0]}: {argv[0]} failed ({done.returncode}): {tail(done.stderr or done.stdout)}"
@@ -67,29 +81,79 @@ def stream(
 ) -> None:
     """Run `argv` and hand each line of its merged output to `on_line` as it comes, for progress.
 
-    Raises as `run` does. `timeout` in seconds bounds the time between two lines being read and the end.
+    Raises as `run` does. `timeout` is in seconds, for the whole of it; the program and whatever it started are then
+    ended, and so they are if `on_line` raises.
     """
-    if shutil.which(argv[0]) is None:
+    full = _environment(argv, env, act)
+    last: list[bytes] = []
+    late = threading.Event()
+    try:
+        # A group of its own: what the program started holds the pipe open too, and would be waited for.
+        proc = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=full,
+            process_group=0,
+        )
+    except OSError as error:
+        raise _unstartable(argv, act, error) from None
+
+    def end() -> None:
+        late.set()
+        _end_group(proc)
+
+    watch = threading.Timer(timeout, end)
+    watch.daemon = True
+    with proc:
+        assert proc.stdout is not None
+        watch.start()
+        try:
+            for line in proc.stdout:
+                last = [*last[1 - LAST_LINES :], line]
+                on_line(line.decode("utf-8", "replace").rstrip())
+            code = proc.wait()
+        except BaseException:
+            _end_group(proc)
+            raise
+        finally:
+            watch.cancel()
+    if late.is_set():
+        raise CommandFailed(f"{act or argv[0]}: {argv[0]} did not end within {timeout:.0f} s")
+    if code:
+        raise CommandFailed(f"{act or argv[0]}: {argv[0]} failed ({code}): {tail(b''.join(last))}")
+
+
+def _environment(argv: Sequence[str], env: Mapping[str, str] | None, act: str) -> dict[str, str]:
+    """What the program sees; raises ToolMissing if it is not to be found there."""
+    full = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
+    # `su` without a dash leaves root with a user's PATH, where Debian keeps neither mke2fs nor losetup.
+    full["PATH"] = ":".join(part for part in (full.get("PATH", os.defpath), "/usr/sbin", "/sbin") if part)
+    if shutil.which(argv[0], path=full["PATH"]) is None:
         package = PACKAGE_OF.get(os.path.basename(argv[0]), "")
         raise ToolMissing(
             f"{act or 'running a command'}: {argv[0]} is not installed", f"apt install {package}" if package else ""
         )
-    full = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
-    last: list[bytes] = []
-    with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=full
-    ) as proc:
-        assert proc.stdout is not None
-        try:
-            for line in proc.stdout:
-                last = [*last[-20:], line]
-                on_line(line.decode("utf-8", "replace").rstrip())
-            code = proc.wait(timeout)
-        except BaseException:
-            proc.kill()
-            raise
-    if code:
-        raise CommandFailed(f"{act or argv[0]}: {argv[0]} failed ({code}): {tail(b''.join(last))}")
+    return full
+
+
+def _unstartable(argv: Sequence[str], act: str, error: OSError) -> CommandFailed:
+    """A script whose interpreter is missing, a folder that is gone, a program for another machine."""
+    return CommandFailed(f"{act or argv[0]}: {argv[0]} cannot be started: {error.strerror or error}")
+
+
+def _end_group(proc: subprocess.Popen[bytes]) -> None:
+    """Ask the program and what it started to end (it may have mounts to undo), then make them."""
+    if proc.returncode is not None:
+        return  # waited for: the number may belong to somebody else by now
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.killpg(proc.pid, signal.SIGTERM)
+        for _ in range(int(GRACE / 0.05)):
+            if os.waitid(os.P_PID, proc.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                break
+            time.sleep(0.05)
+        os.killpg(proc.pid, signal.SIGKILL)
 
 
 def tail(output: bytes, lines: int = 3, width: int = 400) -> str:

@@ -1,0 +1,163 @@
+"""Commands: what a missing, failing, hanging or talkative program turns into."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from images.errors import CommandFailed, ToolMissing
+from images.run import LAST_LINES, run, stream, tail
+
+
+def test_output_comes_back_whole() -> None:
+    done = run(["sh", "-c", "printf 'out\\0put'; printf err >&2"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"out\0put", b"err")
+
+
+def test_input_and_environment_reach_the_program(tmp_path: Path) -> None:
+    done = run(
+        ["sh", "-c", 'cat; echo "$COLOUR $LC_ALL $PWD"'], input=b"in\n", env={"COLOUR": "red"}, cwd=str(tmp_path)
+    )
+    assert done.stdout.decode() == f"in\nred C.UTF-8 {tmp_path}\n"
+
+
+def test_a_program_that_asks_gets_no_answer_instead_of_hanging() -> None:
+    assert run(["sh", "-c", "read answer || echo none"], timeout=10).stdout == b"none\n"
+
+
+@pytest.mark.parametrize("start", [run, lambda argv, act="": stream(argv, print, act=act)], ids=["run", "stream"])
+def test_a_missing_tool_names_its_package(monkeypatch: pytest.MonkeyPatch, start: object) -> None:
+    assert callable(start)
+    monkeypatch.setattr("shutil.which", lambda name, path=None: None)
+    with pytest.raises(ToolMissing, match="making a filesystem: mke2fs is not installed") as caught:
+        start(["mke2fs", "x"], act="making a filesystem")
+    assert caught.value.hint == "apt install e2fsprogs"
+    with pytest.raises(ToolMissing, match="running a command: no-such-tool is not installed") as caught:
+        start(["no-such-tool"])
+    assert caught.value.hint == ""
+
+
+def test_tools_of_the_system_are_found_with_a_users_path(tmp_path: Path) -> None:
+    assert run(["losetup", "--version"], env={"PATH": "/usr/bin:/bin"}).stdout.startswith(b"losetup")
+    mine = tmp_path / "mine"
+    mine.write_text("#!/bin/sh\necho mine\n")
+    mine.chmod(mine.stat().st_mode | stat.S_IXUSR)
+    assert run(["mine"], env={"PATH": os.fspath(tmp_path)}).stdout == b"mine\n"
+
+
+def test_a_failing_tool_shows_the_end_of_what_it_said() -> None:
+    script = "echo one >&2; echo two >&2; echo >&2; echo three >&2; printf 'four\\033[0m\\n' >&2; exit 3"
+    with pytest.raises(CommandFailed) as caught:
+        run(["sh", "-c", script], act="checking the disk")
+    assert caught.value.message == "checking the disk: sh failed (3): two | three | four?[0m"
+    assert run(["sh", "-c", "exit 3"], check=False).returncode == 3
+    with pytest.raises(CommandFailed, match=r"sh: sh failed \(4\): on stdout"):
+        run(["sh", "-c", "echo on stdout; exit 4"])
+
+
+def test_what_takes_too_long_is_ended() -> None:
+    with pytest.raises(CommandFailed, match="waiting: sleep did not end within 0 s"):
+        run(["sleep", "60"], timeout=0.05, act="waiting")
+
+
+def test_what_cannot_be_started_is_one_line(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    with pytest.raises(CommandFailed, match="cannot be started: No such file"):
+        run([os.fspath(script)])
+    with pytest.raises(CommandFailed, match="cannot be started: No such file"):
+        stream([os.fspath(script)], print)
+    with pytest.raises(CommandFailed, match="true cannot be started: No such file"):
+        run(["true"], cwd=os.fspath(tmp_path / "gone"))
+
+
+def test_lines_are_heard_as_they_come() -> None:
+    # The program goes on only after its first line was heard.
+    read, write = os.pipe()
+    heard: list[str] = []
+
+    def hear(line: str) -> None:
+        heard.append(line)
+        if line == "first":
+            os.write(write, b"go\n")
+
+    try:
+        script = f"echo first; read x < /proc/{os.getpid()}/fd/{read}; echo then $x >&2; printf '\\377 last  '"
+        stream(["sh", "-c", script], hear, timeout=20)
+    finally:
+        os.close(read)
+        os.close(write)
+    assert heard == ["first", "then go", "\ufffd last"]
+
+
+def test_a_failing_stream_shows_its_last_lines() -> None:
+    with pytest.raises(CommandFailed, match=r"building: sh failed \(2\): 98 \| 99 \| 100$"):
+        stream(["sh", "-c", "seq 100; exit 2"], lambda line: None, act="building")
+    assert LAST_LINES < 100
+
+
+def test_a_silent_stream_is_ended_with_all_it_started() -> None:
+    # The child's child holds the pipe; killing the child alone would leave the reader waiting for it.
+    heard: list[str] = []
+    with pytest.raises(CommandFailed, match="building: sh did not end within 0 s"):
+        stream(["sh", "-c", "sleep 60 & echo $!; wait"], heard.append, timeout=0.3, act="building")
+    assert ended(int(heard[0]))
+
+
+def test_a_listener_that_fails_ends_the_program() -> None:
+    heard: list[str] = []
+
+    def hear(line: str) -> None:
+        heard.append(line)
+        raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        stream(["sh", "-c", "echo $$; exec sleep 60"], hear)
+    assert ended(int(heard[0]))
+
+
+def test_a_program_that_will_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("images.run.GRACE", 0.1)
+    heard: list[str] = []
+    with pytest.raises(CommandFailed, match="did not end within"):
+        stream(["sh", "-c", "trap '' TERM; echo $$; while :; do sleep 1; done"], heard.append, timeout=0.3)
+    assert ended(int(heard[0]))
+
+
+def test_a_program_may_clean_up(tmp_path: Path) -> None:
+    mark = tmp_path / "cleaned"
+    with pytest.raises(CommandFailed, match="did not end within"):
+        stream(["sh", "-c", f"trap 'touch {mark}; exit 1' TERM; sleep 60 & wait"], lambda line: None, timeout=0.3)
+    assert mark.exists()
+
+
+def ended(pid: int) -> bool:
+    """Gone, or a zombie nobody has collected; a killed process closes its files a moment before it is that."""
+    for _ in range(100):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                if file.read().rpartition(")")[2].split()[0] in "ZX":
+                    return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (b"", "no output"),
+        (b"\n \n", "no output"),
+        (b"a\nb\nc\nd\n", "b | c | d"),
+        (b"bell\x07 \xff", "bell? \ufffd"),
+        (b"x" * 5000, "x" * 400),
+    ],
+)
+def test_the_tail_is_one_printable_line(output: bytes, said: str) -> None:
+    assert tail(output) == said
