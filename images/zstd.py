@@ -32,13 +32,14 @@ def compress(data: bytes | memoryview, level: int = 3) -> bytes:
 
 
 def decompress(frame: bytes | memoryview, max_size: int) -> bytes | memoryview:
-    """The content of one frame. Raises ChunkInvalid if it is not a frame, or would be longer than `max_size` bytes."""
+    """The content of one frame. Raises ChunkInvalid if it is not a frame and nothing else, or would be longer than
+    `max_size` bytes."""
     return _backend().decompress(frame, max_size)
 
 
 def decompress_stream(data: bytes, max_size: int) -> bytes:
-    """The content of frames of unknown length, one after another; what follows them is ignored. Raises ChunkInvalid if
-    it is not zstd, is cut off, or is longer than `max_size` bytes."""
+    """The content of a frame of unknown length; what follows it is ignored. Raises ChunkInvalid if it is not zstd, is
+    cut off, or is longer than `max_size` bytes. At worst some 45 MB are held beyond those, and the frame's window."""
     return _backend().stream(data, max_size)
 
 
@@ -62,6 +63,8 @@ class _Module:
             raise ChunkInvalid(f"not a zstd frame: {error}") from None
         if not reader.eof or len(content) > max_size:
             raise ChunkInvalid(f"zstd frame is cut off or longer than {max_size} bytes")
+        if reader.unused_data:
+            raise ChunkInvalid("zstd frame is followed by something else")
         return content
 
     def stream(self, data: bytes, max_size: int) -> bytes:
@@ -102,7 +105,7 @@ class _Package:
             context = self._mine.__dict__.get("context")
             if context is None:
                 context = self._mine.context = self._zstd.ZstdDecompressor()
-            content: bytes = context.decompress(frame, max_output_size=max_size)
+            content: bytes = context.decompress(frame, max_output_size=max_size, allow_extra_data=False)
         except self._zstd.ZstdError as error:
             raise ChunkInvalid(f"not a zstd frame: {error}") from None
         return content
@@ -138,7 +141,9 @@ class _Library:
             "ZSTD_isError": (ctypes.c_uint, [size]),
             "ZSTD_getErrorName": (ctypes.c_char_p, [size]),
             "ZSTD_getFrameContentSize": (ctypes.c_ulonglong, [pointer, size]),
+            "ZSTD_findFrameCompressedSize": (size, [pointer, size]),
             "ZSTD_createCCtx": (pointer, []),
+            "ZSTD_freeCCtx": (size, [pointer]),
             "ZSTD_createDCtx": (pointer, []),
             "ZSTD_freeDCtx": (size, [pointer]),
             "ZSTD_compressCCtx": (size, [pointer, pointer, size, pointer, size, ctypes.c_int]),
@@ -152,13 +157,13 @@ class _Library:
         self._mine = threading.local()
 
     def compress(self, data: bytes | memoryview, level: int) -> bytes:
-        context = self._context("compressor", self._lib.ZSTD_createCCtx)
+        context = self._context("compressor", self._lib.ZSTD_createCCtx, self._lib.ZSTD_freeCCtx)
         out = ctypes.create_string_buffer(self._lib.ZSTD_compressBound(len(data)))
         source = bytes(data)
         made = self._lib.ZSTD_compressCCtx(context, out, len(out), source, len(source), level)
         if self._lib.ZSTD_isError(made):
             raise ChunkInvalid(f"zstd cannot compress: {self._name(made)}")
-        return out.raw[:made]
+        return ctypes.string_at(out, made)
 
     def decompress(self, frame: bytes | memoryview, max_size: int) -> memoryview:
         source = _address(frame)
@@ -167,8 +172,10 @@ class _Library:
             raise ChunkInvalid("not a zstd frame")
         if size != _UNKNOWN and size > max_size:
             raise ChunkInvalid(f"zstd frame of {size} bytes is longer than {max_size}")
+        if self._lib.ZSTD_findFrameCompressedSize(source, len(frame)) != len(frame):
+            raise ChunkInvalid("zstd frame is cut off or followed by something else")
         out = bytearray(max_size if size == _UNKNOWN else size)
-        context = self._context("decompressor", self._lib.ZSTD_createDCtx)
+        context = self._context("decompressor", self._lib.ZSTD_createDCtx, self._lib.ZSTD_freeDCtx)
         made = self._lib.ZSTD_decompressDCtx(context, _address(out), len(out), source, len(frame))
         if self._lib.ZSTD_isError(made):
             raise ChunkInvalid(f"not a zstd frame: {self._name(made)}")
@@ -185,22 +192,34 @@ class _Library:
             state[0] = self._lib.ZSTD_decompressStream(context, ctypes.byref(target), ctypes.byref(source))
             if self._lib.ZSTD_isError(state[0]):
                 raise ChunkInvalid(f"not zstd: {self._name(state[0])}")
-            return out.raw[: target.pos]
+            return ctypes.string_at(out, target.pos)
 
         try:
             return _read_all(more, max_size, lambda: state[0] == 0)
         finally:
             self._lib.ZSTD_freeDCtx(context)
 
-    def _context(self, kind: str, make: Callable[[], Any]) -> Any:
+    def _context(self, kind: str, make: Callable[[], Any], free: Callable[[Any], Any]) -> Any:
+        """This thread's own; freed with it."""
         context = self._mine.__dict__.get(kind)
         if context is None:
-            context = self._mine.__dict__[kind] = make()
-        return context
+            context = self._mine.__dict__[kind] = _Context(make(), free)
+        return context.address
 
     def _name(self, code: int) -> str:
         name: bytes = self._lib.ZSTD_getErrorName(code)
         return name.decode("ascii", "replace")
+
+
+class _Context:
+    def __init__(self, address: Any, free: Callable[[Any], Any]) -> None:
+        if not address:
+            raise MemoryError("no memory for a zstd context")
+        self.address, self._free = address, free
+
+    def __del__(self) -> None:
+        if hasattr(self, "_free"):
+            self._free(self.address)
 
 
 class _Buffer(ctypes.Structure):
@@ -238,6 +257,8 @@ _choosing = threading.Lock()
 def _backend() -> _Backend:
     if not _chosen:
         with _choosing:
+            if _chosen:
+                return _chosen[0]
             for make in (_Module, _Package, _Library):
                 try:
                     _chosen.append(make())
