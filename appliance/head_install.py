@@ -243,7 +243,9 @@ class Installs:
         self.roster.touch(node.id)
         system = f"{said.get('hostname', '?')}, kernel {said.get('kernel', '?')}, at {address}"
         # A system that calls home was written whole, even if the installer's last report got lost.
-        node = self.roster.apply(node, Event.CALLED_HOME, system=system, image=order.image, digest=order.digest)
+        node = self.roster.apply(
+            node, Event.CALLED_HOME, system=system, image=order.image, digest=order.digest, home=said
+        )
         short = said.get("hostname", "").partition(".")[0]
         if short and short != node.name:
             self.roster.timeline.add(node.id, f"its system calls itself {short}, not {node.name}", "warn")

@@ -42,6 +42,7 @@ class Nodes:
             **self._row(node),
             "facts": asdict(node.facts) if node.facts else None,
             "digest": node.digest,
+            "home": node.home,
             "rung": node.rung,
             "secure": node.secure,
             "order_text": order.text if order else "",

@@ -95,9 +95,11 @@ class Tree:
         except OSError as error:
             raise TreeInvalid(f"{_plain(path)} in the image cannot be read: {error.strerror}") from None
         with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
                 raise TreeInvalid(f"{_plain(path)} in the image is not a regular file")
-            data = file.read(limit + 1)
+            # Never read(limit): Python sets that much memory aside first, and an installer may have 300 MB in all.
+            data = file.read(min(limit, status.st_size) + 1)
         if len(data) > limit:
             raise TreeInvalid(f"{_plain(path)} in the image is larger than {limit} bytes")
         return data

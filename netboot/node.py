@@ -7,7 +7,7 @@ event is recorded. Going through the same event twice is harmless.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -96,6 +96,7 @@ class Node:
     taken_at: float = 0.0  # the plan
     written_at: float = 0.0
     up_at: float = 0.0
+    home: dict[str, str] = field(default_factory=dict)  # what its installed system said of itself when it called
     facts: Facts | None = None
 
     @property
@@ -256,7 +257,7 @@ def _learn(node: Node, event: Event, to: State, now: float, details: dict[str, A
     if event is Event.PLAN_TAKEN and to is State.INSTALLING:
         # From here on the disk holds neither the old system nor the new one.
         fresh = {"image": "", "digest": "", "phase": "", "done": 0, "total": 0, "fetched": 0, "disk": ""}
-        return {**fresh, "tries": node.tries + 1, "taken_at": now, "written_at": 0.0, "up_at": 0.0, "last_seen": now}
+        return {**fresh, "tries": node.tries + 1, "taken_at": now, "written_at": 0.0, "up_at": 0.0, "home": {}, "last_seen": now}
     if event in (Event.PHASE, Event.PROGRESS) and to in (State.INSTALLING, State.CAPTURING):
         known = {key: details[key] for key in ("phase", "done", "total", "fetched", "disk") if key in details}
         return {"last_seen": now, **known}
@@ -270,6 +271,7 @@ def _learn(node: Node, event: Event, to: State, now: float, details: dict[str, A
             return {"last_seen": now}
         # The last report of the installer may have been lost; the system itself is the better witness.
         whole: dict[str, Any] = {key: details[key] for key in ("image", "digest") if key in details and not node.image}
+        whole["home"] = details.get("home", {})
         return {"last_seen": now, "boot": Boot.DISK, "up_at": now, "written_at": node.written_at or now, **whole}
     if event is Event.SILENT:
         failed_loader = node.boot is Boot.LOADER

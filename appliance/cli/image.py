@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -63,7 +63,8 @@ def import_(site: Site, /, path: str, name: str, message: str, cmdline: str) -> 
 @click.pass_obj
 def list_(site: Site, /, json_: bool) -> None:
     """Every version of every image; the tagged one is what nodes get."""
-    store, rows = site.store, []
+    store = site.store
+    rows: list[dict[str, Any]] = []
     for name in store.images():
         tag = store.tag(name)
         for number in store.versions(name):

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from images.store import Store
 
 from appliance import __version__
 from appliance.cli.client import Client
@@ -16,6 +15,7 @@ from appliance.config import BY_NAME
 from appliance.errors import exit_code
 from appliance.paths import Paths
 from images.errors import GildError
+from images.store import Store
 
 
 class Site:
