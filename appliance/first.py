@@ -13,7 +13,7 @@ NAMES = ["python3.%d" % minor for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
 GUARD = "GILD_REEXEC"
 
 
-def start():
+def start():  # type: () -> int
     """Run gild; returns its exit code. Starts a fitting Python from PATH in this one's place if there is one."""
     here = os.path.dirname(os.path.abspath(__file__))
     found = tuple(sys.version_info[:2])
@@ -34,7 +34,7 @@ def start():
     return bootstrap.start(here)
 
 
-def newer():
+def newer():  # type: () -> str | None
     """The newest Python of PATH that could run gild and really runs (a version manager's shim may not), or None."""
     folders = [folder for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(folder)]
     for name in NAMES:

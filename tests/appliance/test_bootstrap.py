@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import bootstrap
+from appliance import bootstrap, bundle
 from tests.appliance import smallapp
 
 NATIVE = """
@@ -95,28 +95,28 @@ def test_resources(pyz: Path) -> None:
 
 
 def test_what_is_not_there_is_said(pyz: Path) -> None:
-    bundle = bootstrap.Bundle(str(pyz))
-    assert bundle.find_spec("json") is None
-    assert bundle.find_spec("colours.none") is None
+    opened = bootstrap.Bundle(str(pyz))
+    assert opened.find_spec("json") is None
+    assert opened.find_spec("colours.none") is None
     with pytest.raises(ImportError, match=r"has no module colours\.none"):
-        bundle.get_code("colours.none")
+        opened.get_code("colours.none")
     with pytest.raises(FileNotFoundError):
-        bundle.get_data(f"{pyz}/none.txt")
-    assert bundle.is_package("colours")
-    assert not bundle.is_package("colours.broken")
-    assert bundle.get_filename("colours.broken") == f"{pyz}/lib/colours/broken.py"
-    os.close(bundle.fd)
+        opened.get_data(f"{pyz}/none.txt")
+    assert opened.is_package("colours")
+    assert not opened.is_package("colours.broken")
+    assert opened.get_filename("colours.broken") == f"{pyz}/lib/colours/broken.py"
+    os.close(opened.fd)
 
 
 def test_code_of_another_version_of_python_is_compiled_from_source(pyz: Path) -> None:
-    bundle = bootstrap.Bundle(str(pyz))
-    name = bundle._code + "lib/colours/broken.py"
-    assert name in bundle.members
-    bundle.members -= {name}
+    opened = bootstrap.Bundle(str(pyz))
+    name = opened._code + "lib/colours/broken.py"
+    assert name in opened.members
+    opened.members -= {name}
     space: dict[str, object] = {}
-    exec(bundle.get_code("colours.broken"), space)
+    exec(opened.get_code("colours.broken"), space)
     assert "fall" in space
-    os.close(bundle.fd)
+    os.close(opened.fd)
 
 
 def test_an_upgrade_by_rename_does_not_reach_a_running_process(pyz: Path, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_an_interpreter_without_libraries_is_told_so(pyz: Path, tmp_path: Path) 
     strange = [entry for entry in smallapp.wheels() if entry.name != "multidict"]
     root = smallapp.checkout(tmp_path / "checkout")
     made = tmp_path / "strange.pyz"
-    smallapp.bundle.build(root, made, strange, None, lambda line: None)
+    bundle.build(root, made, strange, None, lambda line: None)
     done = smallapp.run(made, "print('ran')")
     assert (done.returncode, done.stdout) == (5, "")
     assert done.stderr.count("\n") == 1

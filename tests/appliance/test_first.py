@@ -4,6 +4,7 @@ import ast
 import glob
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_it_hands_over_once(
     monkeypatch.setattr(first, "OLDEST", (4, 0))
     monkeypatch.setattr(first, "NEWEST", (4, 0))
     monkeypatch.setattr(os, "execv", execv)
-    monkeypatch.setattr(first.sys, "argv", ["gild.pyz", "node", "list"])
+    monkeypatch.setattr(sys, "argv", ["gild.pyz", "node", "list"])
     path = str(program(tmp_path, "python3.13", "exit 0"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit):
