@@ -37,6 +37,17 @@ def decompress(frame: bytes | memoryview, max_size: int) -> bytes | memoryview:
     return _backend().decompress(frame, max_size)
 
 
+def decompress_into(frame: bytes | memoryview, into: memoryview) -> int:
+    """Put the content of one frame at the beginning of `into` (writable) and return its length: `decompress` without
+    new memory for every chunk. Raises ChunkInvalid if it is not a frame and nothing else, or does not fit."""
+    backend = _backend()
+    if isinstance(backend, _Library):
+        return backend.decompress_into(frame, into)
+    content = backend.decompress(frame, len(into))
+    into[: len(content)] = content
+    return len(content)
+
+
 def decompress_stream(data: bytes, max_size: int) -> bytes:
     """The content of a frame of unknown length; what follows it is ignored. Raises ChunkInvalid if it is not zstd, is
     cut off, or is longer than `max_size` bytes. At worst some 45 MB are held beyond those, and the frame's window."""
@@ -166,20 +177,21 @@ class _Library:
         return ctypes.string_at(out, made)
 
     def decompress(self, frame: bytes | memoryview, max_size: int) -> memoryview:
-        source = _address(frame)
-        size = self._lib.ZSTD_getFrameContentSize(source, len(frame))
-        if size == _ERROR:
-            raise ChunkInvalid("not a zstd frame")
-        if size != _UNKNOWN and size > max_size:
+        size = self._lib.ZSTD_getFrameContentSize(_address(frame), len(frame))
+        if size != _UNKNOWN and size != _ERROR and size > max_size:
             raise ChunkInvalid(f"zstd frame of {size} bytes is longer than {max_size}")
+        out = memoryview(bytearray(size if size < max_size else max_size))
+        return out[: self.decompress_into(frame, out)]
+
+    def decompress_into(self, frame: bytes | memoryview, into: memoryview) -> int:
+        source = _address(frame)
         if self._lib.ZSTD_findFrameCompressedSize(source, len(frame)) != len(frame):
-            raise ChunkInvalid("zstd frame is cut off or followed by something else")
-        out = bytearray(max_size if size == _UNKNOWN else size)
+            raise ChunkInvalid("not a zstd frame, or cut off, or followed by something else")
         context = self._context("decompressor", self._lib.ZSTD_createDCtx, self._lib.ZSTD_freeDCtx)
-        made = self._lib.ZSTD_decompressDCtx(context, _address(out), len(out), source, len(frame))
+        made: int = self._lib.ZSTD_decompressDCtx(context, _address(into), len(into), source, len(frame))
         if self._lib.ZSTD_isError(made):
-            raise ChunkInvalid(f"not a zstd frame: {self._name(made)}")
-        return memoryview(out)[:made]
+            raise ChunkInvalid(f"not a zstd frame of {len(into)} bytes at most: {self._name(made)}")
+        return made
 
     def stream(self, data: bytes, max_size: int) -> bytes:
         context = self._lib.ZSTD_createDCtx()
@@ -228,12 +240,12 @@ class _Buffer(ctypes.Structure):
     _fields_ = (("data", ctypes.c_void_p), ("size", ctypes.c_size_t), ("pos", ctypes.c_size_t))
 
 
-def _address(data: bytes | bytearray | memoryview) -> Any:
-    if isinstance(data, bytes):
-        return data
-    if isinstance(data, memoryview) and data.readonly:
+def _address(data: bytes | memoryview) -> Any:
+    """What a C function takes as a pointer to `data`; holds `data` while it is there."""
+    if isinstance(data, bytes) or data.readonly or not data:
         return bytes(data)
-    return (ctypes.c_char * len(data)).from_buffer(data)
+    # Of one byte and not of len(data): ctypes makes a new type for every length.
+    return ctypes.byref(ctypes.c_char.from_buffer(data))
 
 
 def _read_all(more: Callable[[int], bytes], max_size: int, ended: Callable[[], bool]) -> bytes:
