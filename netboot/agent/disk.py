@@ -31,10 +31,11 @@ def part_path(disk: str, number: int) -> str:
     return f"{disk}{'p' if disk[-1].isdigit() else ''}{number}"
 
 
-def read_table(disk: str) -> list[dict[str, object]]:
-    """The partitions of the GPT on `disk` (device or file) as sfdisk tells them, [] if there is none."""
+def read_table(disk: str, *, sound: bool = False) -> list[dict[str, object]]:
+    """The partitions of the GPT on `disk` (device or file) as sfdisk tells them, [] if there is none. With `sound`
+    also [] if only one of its two copies is good: sfdisk reads that, firmware may not."""
     done = run(["sfdisk", "--json", disk], check=False, timeout=60, act=f"reading the partition table of {disk}")
-    if done.returncode:
+    if done.returncode or (sound and b"corrupt" in done.stderr):
         return []
     try:
         table = json.loads(done.stdout)["partitiontable"]
@@ -47,7 +48,7 @@ def matches(disk: str, placed: Sequence[Placed]) -> bool:
     """The table on `disk` is the wanted one, to the sector: number, place, type and name of every partition."""
     found = {
         (row.get("node"), row.get("start"), row.get("size"), str(row.get("type")).upper(), row.get("name"))
-        for row in read_table(disk)
+        for row in read_table(disk, sound=True)
     }
     return found == {(part_path(disk, p.number), p.start, p.size, p.type, p.part.name) for p in placed}
 
