@@ -40,6 +40,9 @@ CHUNK = struct.Struct(f"<{HASH_SIZE}sI")
 MAX_MANIFEST = 16 * 1024 * 1024  # bytes; a hostile length is refused before it is believed
 MAX_SIZE = 1 << 50  # bytes of one partition: 1 PiB
 MAX_FRAME = 2 * MAX_CHUNK_SIZE  # a zstd frame grows by less than 1 % even of random bytes
+MAX_PACK = 1 << 50  # bytes of one pack: beyond it file offsets would overflow
+MAX_TEXT = 65536  # characters
+MAX_WORD = 255
 
 
 class Kind(IntEnum):
@@ -144,35 +147,40 @@ def decode_manifest(data: bytes) -> Manifest:
     if len(data) > MAX_MANIFEST:
         raise ManifestInvalid(f"manifest of {len(data)} bytes is larger than {MAX_MANIFEST}")
     try:
-        body = json.loads(data)
+        body = json.loads(data, parse_constant=_no_number)
+        if b"\\u" in data:  # can spell half a surrogate pair, which nothing can print or encode again
+            json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ManifestInvalid(f"manifest is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise ManifestInvalid("manifest is not a JSON object")
     if body.get("format") != FORMAT:
-        raise ManifestInvalid(f"manifest has format {body.get('format')!r}, this version reads {FORMAT}")
+        raise ManifestInvalid(f"manifest has format {_shown(body.get('format'))}, this version reads {FORMAT}")
     if body.get("hash") != "sha256" or body.get("codec") != "zstd":
-        raise ManifestInvalid(f"manifest wants {body.get('hash')!r} and {body.get('codec')!r}, not sha256 and zstd")
+        wanted = f"{_shown(body.get('hash'))} and {_shown(body.get('codec'))}"
+        raise ManifestInvalid(f"manifest wants {wanted}, not sha256 and zstd")
     try:
         manifest = Manifest(
-            name=_text(body, "name"),
+            name=_word(body, "name"),
             version=_number(body, "version", 1, 1 << 31),
             parent=_number(body, "parent", 0, 1 << 31),
             created=_number(body, "created", 0, 1 << 40),
-            message=_text(body, "message", empty=True),
-            arch=_text(body, "arch"),
+            message=_text(body, "message"),
+            arch=_word(body, "arch"),
             chunk_size=_number(body, "chunk_size", MIN_CHUNK_SIZE, MAX_CHUNK_SIZE),
             packs=tuple(_hex(pack) for pack in _list(body, "packs")),
             partitions=tuple(_partition(entry) for entry in _list(body, "partitions")),
-            cmdline=_text(body, "cmdline", empty=True),
+            cmdline=_text(body, "cmdline"),
             system=_object(body, "system"),
-            checks=tuple(c for c in _list(body, "checks") if isinstance(c, dict)),
+            checks=tuple(_entry(check, "checks") for check in _list(body, "checks")),
             source=_object(body, "source"),
         )
     except KeyError as error:
         raise ManifestInvalid(f"manifest lacks {error.args[0]!r}") from None
     if not manifest.partitions:
         raise ManifestInvalid(f"manifest of {manifest.ref} has no partition")
+    if len({partition.role for partition in manifest.partitions}) != len(manifest.partitions):
+        raise ManifestInvalid(f"manifest of {manifest.ref} has two partitions of one role")
     return manifest
 
 
@@ -202,6 +210,9 @@ def decode_runs(data: bytes, *, size: int, chunk_size: int, packs: int) -> list[
             f"runs file is for {file_size} bytes in chunks of {file_chunk}, the manifest says {size} and {chunk_size}"
         )
     total, at, chunk, runs = chunk_count(size, chunk_size), HEADER.size, 0, []
+    # A restore holds as many frames at once as make a few MiB of raw bytes: one may not be many times its chunk.
+    # zstd.h, ZSTD_COMPRESSBOUND: at most 1/256 more, and 64 bytes more where the chunk is short.
+    longest = chunk_size + (chunk_size >> 8) + 64
     for _ in range(count):
         if at + RUN.size > len(data):
             raise ManifestInvalid(f"runs file ends inside the run at chunk {chunk}")
@@ -221,8 +232,10 @@ def decode_runs(data: bytes, *, size: int, chunk_size: int, packs: int) -> list[
             if pack >= packs:
                 raise ManifestInvalid(f"data run at chunk {chunk} names pack {pack} of {packs}")
             chunks = tuple(CHUNK.iter_unpack(memoryview(data)[at : at + length * CHUNK.size]))
-            if any(not 0 < frame <= MAX_FRAME for _, frame in chunks):
+            if any(not 0 < frame <= longest for _, frame in chunks):
                 raise ManifestInvalid(f"data run at chunk {chunk} has a frame of an impossible length")
+            if offset + sum(frame for _, frame in chunks) > MAX_PACK:
+                raise ManifestInvalid(f"data run at chunk {chunk} lies at byte {offset} of its pack, beyond {MAX_PACK}")
             at += length * CHUNK.size
             runs.append(Run(Kind.DATA, start, length, pack, offset, chunks))
         chunk += length
@@ -240,25 +253,35 @@ def used_bytes(runs: Iterable[Run], size: int, chunk_size: int) -> int:
     )
 
 
-def _partition(entry: Any) -> Partition:
-    if not isinstance(entry, dict):
-        raise ManifestInvalid("a partition of the manifest is not an object")
+def _partition(value: Any) -> Partition:
+    entry = _entry(value, "partitions")
     runs = _object(entry, "runs")
-    return Partition(
-        role=_text(entry, "role"),
-        fs=_text(entry, "fs"),
-        uuid=_text(entry, "uuid", empty=True),
-        label=_text(entry, "label", empty=True),
+    partition = Partition(
+        role=_word(entry, "role"),
+        fs=_word(entry, "fs"),
+        uuid=_text(entry, "uuid"),
+        label=_text(entry, "label"),
         size=_number(entry, "size", 1, MAX_SIZE),
         used=_number(entry, "used", 0, MAX_SIZE),
         runs_sha256=_hex(runs["sha256"]),
         runs_bytes=_number(runs, "bytes", HEADER.size, 1 << 40),
     )
+    if partition.used > partition.size:
+        raise ManifestInvalid(f"manifest: {partition.used} of {partition.size} bytes of a partition are used")
+    return partition
 
 
-def _text(body: dict[str, Any], key: str, *, empty: bool = False) -> str:
+def _word(body: dict[str, Any], key: str) -> str:
+    """A short text that stands in file names, errors and tables."""
+    value = _text(body, key)
+    if not value or len(value) > MAX_WORD or not value.isprintable():
+        raise ManifestInvalid(f"manifest: {key} is {_shown(value)}, not one to {MAX_WORD} printable characters")
+    return value
+
+
+def _text(body: dict[str, Any], key: str) -> str:
     value = body[key]
-    if not isinstance(value, str) or not (value or empty) or len(value) > 65536:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise ManifestInvalid(f"manifest: {key} is not a text")
     return value
 
@@ -284,7 +307,26 @@ def _object(body: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
+def _entry(value: Any, key: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ManifestInvalid(f"manifest: {key} holds something that is not an object")
+    return value
+
+
 def _hex(value: Any) -> str:
     if not isinstance(value, str) or len(value) != 64 or value.strip("0123456789abcdef"):
-        raise ManifestInvalid(f"manifest: {value!r} is not a sha256")
+        raise ManifestInvalid(f"manifest: {_shown(value)} is not a sha256")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A hostile value in an error: short, and on one line."""
+    return ascii(value[:80]) if isinstance(value, str) else str(value)[:80] if _scalar(value) else type(value).__name__
+
+
+def _scalar(value: Any) -> bool:
+    return value is None or isinstance(value, float) or (isinstance(value, int) and value.bit_length() < 256)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is not a number")  # RFC 8259 section 6 knows no NaN and no infinities
