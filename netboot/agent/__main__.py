@@ -59,7 +59,7 @@ def _obey(
 ) -> int:
     """Do what the head answers. A failed installation is told and never tried again without a new order."""
     tried: set[str] = set()
-    trouble = ""
+    trouble, failures = "", 0
     while True:
         order = answer.token or token
         if answer.do is Do.INSTALL and order and order not in tried:
@@ -68,6 +68,8 @@ def _obey(
             how, trouble = _install(machine, screen, link, reporter, order, nic.mac)
             if how:
                 return _leave(machine, screen, how)
+            failures += 1
+            link.sleep(min(FAILED_PAUSE * failures, MAX_PAUSE))
         elif answer.do in (Do.LOCAL, Do.REBOOT, Do.POWEROFF):
             screen.card(answer, facts, nic, ip)
             reporter.flush(10)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from threading import Event
 
 from images.fetch import HttpSource
 from images.manifest import Manifest, Partition, Run
 from images.target import restore
-
-MOST_WORKERS = 8  # more fill no link, and each takes 12 MB
 
 
 def write(
@@ -44,7 +41,6 @@ def write(
         HttpSource(sources),
         held=held,
         verify=verify,
-        workers=max(2, min(MOST_WORKERS, 2 * (os.cpu_count() or 1))),
         cancel=cancel,
         progress=tell,
     )
