@@ -7,9 +7,11 @@ the disk can be started: boot code goes first, and the first chunk of every part
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from images import workers
 from images.errors import CommandFailed, GildError
 from images.manifest import MAX_MANIFEST, Manifest, Partition, Run, decode_manifest, decode_runs, used_bytes
 from netboot.agent import boot, disk, drivers, localise, probe, wipe, writing
@@ -60,6 +62,22 @@ class Job:
     manifest: Manifest
     placed: tuple[Placed, ...]
     fillings: tuple[Filling, ...]
+
+
+class Tenths:
+    """Says after every tenth how far the writing is and how fast it goes, for whoever stands before the machine."""
+
+    def __init__(self, total: int, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self.total, self.log, self.clock = total, log, clock
+        self.begun, self.told = clock(), 0
+
+    def at(self, done: int) -> None:
+        """So many bytes are right."""
+        tenth = 10 * done // self.total if self.total else 0
+        if self.told < tenth < 10:
+            self.told = tenth
+            speed = done / max(0.001, self.clock() - self.begun) / 1e6
+            self.log(f"{tenth}0 % of {self.total / 1e6:.0f} MB, {speed:.0f} MB/s")
 
 
 def install(machine: Machine, link: Link, reporter: Reporter, log: Callable[[str], None], token: str, mac: str) -> str:
@@ -145,23 +163,29 @@ def partition(machine: Machine, job: Job, log: Callable[[str], None]) -> bool:
 def write(job: Job, held: bool, reporter: Reporter, log: Callable[[str], None]) -> None:
     """Bring every partition's content onto the disk, verified. Raises GildError."""
     total, before, fetched = sum(filling.used for filling in job.fillings), 0, 0
+    tenths = Tenths(total, log)
     for filling in job.fillings:
 
         def progress(done: int, came: int, before: int = before, fetched: int = fetched) -> None:
             reporter.progress(Phase.WRITE, min(total, before + done), total, fetched + came)
+            tenths.at(before + done)
 
-        came = writing.write(
-            disk.part_path(job.disk.path, filling.placed.number),
-            filling.partition,
-            filling.runs,
-            job.manifest,
-            job.plan.sources,
-            held=held,
-            verify=job.plan.verify,
-            cancel=reporter.stopped,
-            progress=progress,
-            log=log,
-        )
+        try:
+            came = writing.write(
+                disk.part_path(job.disk.path, filling.placed.number),
+                filling.partition,
+                filling.runs,
+                job.manifest,
+                job.plan.sources,
+                held=held,
+                verify=job.plan.verify,
+                cancel=reporter.stopped,
+                progress=progress,
+                log=log,
+            )
+        except workers.Cancelled:
+            _heed(reporter)
+            raise
         _heed(reporter)
         before, fetched = before + filling.used, fetched + came
 
