@@ -27,10 +27,11 @@ TARGETS = tuple((minor, machine) for minor in MINORS for machine in STRIP)
 # tzdata is for machines without zoneinfo files.
 LEFT_OUT = frozenset({"pip", "pygments", "markdown-it-py", "mdurl", "pycparser", "tzdata"})
 # Of what is kept: tests, build leftovers, what zstandard has for other interpreters, cffi without the backend that
-# cryptography needs, and all of scapy that discovery by DHCP does not import.
+# cryptography needs, aiohttp's compiled WebSocket parser (nobody opens one here; its Python twin stays), and all of
+# scapy that discovery by DHCP does not import.
 DROP = re.compile(
     r"(^|/)tests?/|(^|/)test_(?!pyx)[^/]*\.py$|\.(pyi|pyx|pxd|pxi|c|h|a|rst)$|(^|/)py\.typed$|(^|/)_cffi\.|/_testcapi"
-    r"|^cffi/|^zstandard/backend_cffi\.py$|^[^/]+\.data/|^dateutil/zoneinfo/.*\.tar\.gz$"
+    r"|^aiohttp/_websocket/(reader_c|mask)\..*so$|^cffi/|^zstandard/backend_cffi\.py$|^[^/]+\.data/|^dateutil/zoneinfo/.*\.tar\.gz$"
     r"|^scapy/(contrib|modules|tools|cbor)/|^scapy/layers/(?!(__init__|dhcp6?|dns|inet6?|l2|tftp)\.py$)"
 )
 LICENCE_FILE = re.compile(r"(?i)^[^/]+\.dist-info/(?:licenses/.+|(?:licen[cs]e|copying|notice|authors)[^/]*)$")

@@ -83,6 +83,9 @@ def test_the_version_costs_the_standard_library_alone(pyz: Path) -> None:
 def test_every_target_has_its_libraries(pyz: Path) -> None:
     with zipfile.ZipFile(pyz) as archive:
         names = set(archive.namelist())
+        # e_machine of the ELF header: 62 is x86-64, 183 AArch64 (elf.h).
+        kinds = {(n.split("/")[1], archive.read(n)[18]) for n in names if n.startswith("native/")}
+    assert kinds == {("x86_64", 62), ("aarch64", 183)}
     for machine in STRIP:
         assert f"native/{machine}/cryptography/hazmat/bindings/_rust.abi3.so" in names
         for minor in MINORS:
