@@ -94,10 +94,11 @@ class Tree:
             return b""
         except OSError as error:
             raise TreeInvalid(f"{_plain(path)} in the image cannot be read: {error.strerror}") from None
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise TreeInvalid(f"{_plain(path)} in the image is not a regular file")
         with os.fdopen(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise TreeInvalid(f"{_plain(path)} in the image is not a regular file")
             # Never read(limit): Python sets that much memory aside first, and an installer may have 300 MB in all.
             data = file.read(min(limit, status.st_size) + 1)
         if len(data) > limit:

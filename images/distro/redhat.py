@@ -9,7 +9,7 @@ from images.distro.family import Card, Family, Release
 from images.tree import Tree
 
 SCRIPTS = "etc/sysconfig/network-scripts"
-_OWN_TYPE = re.compile(r"(?mi)^\s*(?:TYPE=[\"']?(?!Ethernet)|MASTER=|BRIDGE=|SLAVE=|VLAN=)")
+_OWN_TYPE = re.compile(r"(?mi)^\s*(?:TYPE=(?![\"']?Ethernet)|MASTER=|BRIDGE=|SLAVE=|VLAN=)")
 
 
 def network(tree: Tree, init: str, release: Release) -> str:

@@ -12,7 +12,7 @@ from images.errors import GildError
 from images.tree import Tree
 
 OPTIONS = {
-    "url": "http:// address of the one call",
+    "url": "http:// address of the one call, an IPv4 address in it",
     "secret": "hexadecimal digits that prove who calls",
     "busybox": "statically linked busybox on the machine that runs this edit",
 }
@@ -22,17 +22,21 @@ DIRECTORY = "usr/local/lib/gild"
 UNIT = "gild-home.service"
 START = "gild-home"
 PATIENCE = 1800  # seconds of one boot; a head that comes back later hears of the node at its next boot
-_URL = re.compile(r"http://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9._~/-]*")
+_URL = re.compile(r"http://([0-9.]{7,15})(?::([0-9]{1,5}))?(/[A-Za-z0-9._~/-]*)")
 _SECRET = re.compile(r"[0-9a-fA-F]{16,256}")
 
 # The head hashes secret and body as they come (netboot.report.HOME): no newline behind the last line. printf is a
-# builtin of the shell, so the secret is never an argument of a process that others could see.
+# builtin of the shell, so the secret is never an argument of a process that others could see. Not wget: it asks for the
+# port of "http" through the C library's name service, which a static program loads from the system it runs in, and dies
+# of it where that is another one or has none (measured: busybox-static 1.35). nc with numbers asks nobody.
 SCRIPT = """\
 #!/{directory}/busybox sh
 # Tells the head node once that this system is up, then removes itself and all that came with it.
 dir=/{directory}
 bb=$dir/busybox
-url='{url}'
+host={host}
+port={port}
+path='{path}'
 umask 077
 read -r secret <$dir/secret || [ -n "$secret" ] || exit 0
 read -r up rest </proc/uptime
@@ -53,9 +57,13 @@ kernel $kernel
 boot_id $boot_id
 root $root"
     proof=$(printf '%s%s' "$secret" "$body" | $bb sha256sum)
-    if $bb wget -q -T 10 -O - --header "Gild-Proof: ${{proof%% *}}" --post-data "$body" "$url" >/dev/null 2>&1; then
-        break
-    fi
+    length=$(printf '%s' "$body" | $bb wc -c)
+    head="POST $path HTTP/1.0\\r\\nHost: $host:$port\\r\\nGild-Proof: ${{proof%% *}}\\r\\nContent-Type: text/plain\\r\\n"
+    reply=$(printf "${{head}}Content-Length: $length\\r\\n\\r\\n%s" "$body" |
+        $bb timeout 30 $bb nc -w 10 $host $port 2>/dev/null)
+    case $reply in
+    "HTTP/1."?" 200"*) break ;;
+    esac
     read -r up rest </proc/uptime
     [ "${{up%%.*}}" -ge "$last" ] && exit 1
     $bb sleep $pause
@@ -75,15 +83,17 @@ def apply(root: str, options: dict[str, Any]) -> list[str]:
     if not url:
         return []
     secret = option.text(options, "secret", "call_home")
-    if not _URL.fullmatch(url):
-        raise option.OptionInvalid(f"edit call_home: {url[:80]!r} is not an http:// address")
+    place = _URL.fullmatch(url)
+    if not place or not 0 < int(place[2] or 80) < 65536:
+        raise option.OptionInvalid(f"edit call_home: {url[:80]!r} is not an http:// address with an IPv4 address in it")
+    host, port = option.ipv4(place[1], "call_home"), int(place[2] or 80)
     if not _SECRET.fullmatch(secret):
         raise option.OptionInvalid("edit call_home: the secret is not a hexadecimal number")
     program = _busybox(option.text(options, "busybox", "call_home", default=BUSYBOX))
     tree = Tree(root)
     init = inits.init_of(tree)
     clean = _start(tree, init)
-    script = SCRIPT.format(directory=DIRECTORY, url=url, patience=PATIENCE, clean=clean)
+    script = SCRIPT.format(directory=DIRECTORY, host=host, port=port, path=place[3], patience=PATIENCE, clean=clean)
     changed = tree.write(f"{DIRECTORY}/busybox", program, 0o755)
     changed |= tree.write(f"{DIRECTORY}/home", script, 0o700)
     changed |= tree.write(f"{DIRECTORY}/secret", secret + "\n", 0o600)
@@ -97,7 +107,7 @@ def _busybox(path: str) -> bytes:
             data = file.read(MAX_BUSYBOX + 1)
     except OSError as error:
         raise GildError(f"edit call_home: {path} cannot be read: {error.strerror}") from None
-    if not 1 < len(data) <= MAX_BUSYBOX or not data.startswith(b"\x7fELF\x02\x01"):
+    if not 64 <= len(data) <= MAX_BUSYBOX or not data.startswith(b"\x7fELF\x02\x01"):
         raise GildError(f"edit call_home: {path} is not a program of 64 bits")
     # elf(5): program headers; one of type PT_INTERP (3) names a loader, which the installed system may not have.
     (offset,) = struct.unpack_from("<Q", data, 32)

@@ -1,0 +1,79 @@
+"""The edits of one file each: hostname, hosts, resolv, machine_id, host_keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from images.edits import host_keys, hostname, hosts, machine_id, resolv
+from tests.images import systems
+
+
+def test_hostname_where_other_systems_keep_it(tmp_path: Path) -> None:
+    systems.put(tmp_path, "etc/conf.d/hostname", '# Set\nhostname="localhost"\n')
+    systems.put(tmp_path, "etc/sysconfig/network", "NETWORKING=yes\nHOSTNAME=golden\n")
+    systems.put(tmp_path, "etc/HOSTNAME", "golden\n")
+    hostname.apply(str(tmp_path), {"name": "n01"})
+    read = {name: (tmp_path / "etc" / name).read_text() for name in
+            ("hostname", "HOSTNAME", "conf.d/hostname", "sysconfig/network")}  # fmt: skip
+    assert read == {
+        "hostname": "n01\n",
+        "HOSTNAME": "n01\n",
+        "conf.d/hostname": '# Set\nhostname="n01"\n',
+        "sysconfig/network": "NETWORKING=yes\nHOSTNAME=n01\n",
+    }
+
+
+def test_hosts_loses_the_golden_name_and_keeps_what_is_not_about_us(tmp_path: Path) -> None:
+    systems.put(
+        tmp_path, "etc/hosts", "127.0.0.1 localhost\n127.0.1.1 golden\n# ours\n10.9.9.9 licence\n10.7.0.1 old-head\n"
+    )
+    hosts.apply(str(tmp_path), {"name": "n01", "domain": "c.internal", "address": "10.7.0.11",
+                                "entries": {"10.7.0.1": "head.c.internal head"}})  # fmt: skip
+    assert (tmp_path / "etc/hosts").read_text().splitlines() == [
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+        "127.0.0.1 localhost",
+        "# ours",
+        "10.9.9.9 licence",
+        "10.7.0.11\tn01.c.internal n01",
+        "10.7.0.1\thead.c.internal head",
+    ]
+
+
+def test_resolv_conf_is_written_but_never_through_or_over_a_link(tmp_path: Path) -> None:
+    options = {"dns": ["10.7.0.1", "10.7.0.2"], "domain": "c.internal"}
+    resolv.apply(str(tmp_path), options)
+    file = tmp_path / "etc/resolv.conf"
+    assert file.read_text() == "search c.internal\nnameserver 10.7.0.1\nnameserver 10.7.0.2\n"
+    file.unlink()
+    systems.put(tmp_path, "run/systemd/resolve/stub-resolv.conf", "stub\n")
+    file.symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    assert "is a link to ../run" in resolv.apply(str(tmp_path), options)[0]
+    assert file.is_symlink() and file.read_text() == "stub\n"
+
+
+def test_machine_id_is_real_dbus_follows_and_kernel_entries_keep_their_names(tmp_path: Path) -> None:
+    systems.put(tmp_path, "etc/machine-id", "")
+    systems.put(tmp_path, "var/lib/dbus/machine-id", systems.GOLDEN)
+    systems.put(tmp_path, f"boot/loader/entries/{systems.GOLDEN}-6.1.conf", "title x\n")
+    machine_id.apply(str(tmp_path), {"id": "AB" * 16})
+    assert (tmp_path / "etc/machine-id").read_bytes() == b"ab" * 16 + b"\n"
+    assert (tmp_path / "var/lib/dbus/machine-id").readlink() == Path("/etc/machine-id")
+    assert (tmp_path / "etc/kernel/entry-token").read_text() == systems.GOLDEN + "\n"
+
+
+def test_host_keys_replace_all_others_and_are_private(tmp_path: Path) -> None:
+    keys = {
+        "ssh_host_ed25519_key": "-----BEGIN OPENSSH PRIVATE KEY-----\n",
+        "ssh_host_ed25519_key.pub": "ssh-ed25519 A\n",
+    }
+    assert "no etc/ssh" in host_keys.apply(str(tmp_path), {"keys": keys})[0]
+    for name in ("ssh_host_rsa_key", "ssh_host_rsa_key.pub", "ssh_host_ed25519_key", "sshd_config"):
+        systems.put(tmp_path, f"etc/ssh/{name}", "golden")
+    assert host_keys.apply(str(tmp_path), {"keys": {}}) == []
+    host_keys.apply(str(tmp_path), {"keys": keys})
+    found = {path.name: (path.stat().st_mode & 0o777, path.read_text()) for path in (tmp_path / "etc/ssh").iterdir()}
+    assert found == {
+        "ssh_host_ed25519_key": (0o600, keys["ssh_host_ed25519_key"]),
+        "ssh_host_ed25519_key.pub": (0o644, keys["ssh_host_ed25519_key.pub"]),
+        "sshd_config": (0o644, "golden"),
+    }
