@@ -159,8 +159,9 @@ class _HttpFetcher:
             sock = socket.create_connection(_address(self._base), timeout=TIMEOUT)
             # A timeout of Python's own would make the socket non-blocking, and MSG_WAITALL without effect.
             sock.setblocking(True)
+            timeval = struct.pack("ll", int(TIMEOUT), int(TIMEOUT % 1 * 1e6))
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(TIMEOUT), 0))
+                sock.setsockopt(socket.SOL_SOCKET, option, timeval)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket = sock
         return self._socket
