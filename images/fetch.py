@@ -15,7 +15,7 @@ from images.workers import Cancelled
 
 TIMEOUT = 20.0  # seconds without a byte
 MIN_RATE = 32 << 10  # bytes a second below which a source counts as dead, over one fetch
-TRIES = 8  # of every source
+TRIES = 20  # of every source: with their pauses, more than the patience lasts
 MAX_HEAD = 4096  # bytes of one read of the answer's head; a head of four times that is none
 REFUSALS = ("403", "404", "410", "416")
 PATIENCE = 300.0  # seconds of trying in all: a head that is restarted is back long before
@@ -121,14 +121,16 @@ class _HttpFetcher:
             time.sleep(min(left, GLANCE))
 
     def _ask(self, pack: str, offset: int, length: int) -> memoryview:
-        sock = self._connect()
-        url, last = urlsplit(self._base), offset + length - 1
-        sock.sendall(
-            f"GET {url.path.rstrip('/')}/packs/{pack}.pack HTTP/1.1\r\nHost: {url.netloc}\r\n"
-            f"Range: bytes={offset}-{last}\r\n\r\n".encode()
-        )
-        end = time.monotonic() + TIMEOUT + length / MIN_RATE
-        status, headers, body = _head(sock)
+        end, last = time.monotonic() + TIMEOUT + length / MIN_RATE, offset + length - 1
+        kept = self._socket is not None
+        try:
+            sock, (status, headers, body) = self._request(pack, offset, last)
+        except ConnectionError:
+            # Web servers end a connection that was quiet for a while (RFC 9112 section 9.5): no reason to blame them.
+            if not kept:
+                raise
+            self.close()
+            sock, (status, headers, body) = self._request(pack, offset, last)
         if status in REFUSALS:
             raise _Refused(0, f"status {status}")
         place, promised = headers.get("content-range", ""), headers.get("content-length", "")
@@ -152,6 +154,15 @@ class _HttpFetcher:
             self.close()
         return view
 
+    def _request(self, pack: str, first: int, last: int) -> tuple[socket.socket, tuple[str, dict[str, str], bytes]]:
+        sock = self._connect()
+        url = urlsplit(self._base)
+        sock.sendall(
+            f"GET {url.path.rstrip('/')}/packs/{pack}.pack HTTP/1.1\r\nHost: {url.netloc}\r\n"
+            f"Range: bytes={first}-{last}\r\n\r\n".encode()
+        )
+        return sock, _head(sock)
+
     def _connect(self) -> socket.socket:
         if self._socket is None:
             now = time.monotonic()
@@ -172,8 +183,10 @@ def _head(sock: socket.socket) -> tuple[str, dict[str, str], bytes]:
     data, piece = b"", memoryview(bytearray(MAX_HEAD))
     while b"\r\n\r\n" not in data:
         got = _receive(sock, piece, 0)
+        if not got and not data:
+            raise ConnectionError(0, "closed the connection")
         if not got or len(data) > 4 * MAX_HEAD:
-            raise OSError(0, "did not answer in HTTP" if data else "closed the connection")
+            raise OSError(0, "did not answer in HTTP")
         data += piece[:got]
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
