@@ -56,7 +56,9 @@ def add_words(line: str, more: str) -> str:
     """`line` with those words of `more` at its end that are not in it."""
     have = line.split()
     new = [word for word in more.split() if word not in have]
-    return f"{line.rstrip()} {' '.join(new)}".strip() if new else line
+    if not new:
+        return line
+    return f"{line.rstrip()} {' '.join(new)}" if line else " ".join(new)
 
 
 def add_arguments(tree: Tree, more: str) -> list[str]:
@@ -67,7 +69,7 @@ def add_arguments(tree: Tree, more: str) -> list[str]:
         if tree.is_file(path):
             rows = tree.text(path, MAX_CFG).split("\n")
             new = "\n".join(
-                m[1] + m[2] + " " + add_words(m[3], more) if (m := _LINUX.match(row)) else row for row in rows
+                f"{m[1]}{m[2]}{add_words(m[3] or ' ', more)}" if (m := _LINUX.match(r)) else r for r in rows
             )
             if tree.write(path, new):
                 changed.append(path)
@@ -97,7 +99,7 @@ def _from_grub(tree: Tree, text: str) -> Entry | None:
             images = _INITRD.match(row)
             if images and kernel:
                 # Of several, the first is the processor's microcode; kexec takes one file.
-                initrd = _file(tree, images[1].split()[-1])
+                initrd = next(filter(None, (_file(tree, path) for path in reversed(images[1].split()))), "")
             if kernel and row.strip() == "}":
                 break
         if kernel:
@@ -121,7 +123,8 @@ def _from_entries(tree: Tree) -> Entry | None:
                 value = next((row[11:] for row in block.split("\n") if row.startswith("kernelopts=")), "")
                 options = options.replace("$kernelopts", value)
             words = [word for word in options.split() if not word.startswith("$")]
-            return Entry(kernel, _file(tree, keys.get("initrd", "").split(" ")[-1]), " ".join(words))
+            images = [word for word in keys.get("initrd", "").split() if not word.startswith("$")]
+            return Entry(kernel, _file(tree, images[-1]) if images else "", " ".join(words))
     return None
 
 

@@ -25,7 +25,7 @@ def fitted(root: Path, before: str, mounts: list[dict[str, str]] = MOUNTS) -> tu
 
 
 def test_lines_of_the_node_take_its_uuids_and_all_others_stay_to_the_byte(tmp_path: Path) -> None:
-    kept = ["# a comment ", "", "tmpfs\t/tmp  tmpfs size=1g 0 0", "head:/home /home nfs4 _netdev,x-systemd.automount 0 0",
+    kept = ["# a comment ", "", "tmpfs\t/tmp  tmpfs size=1g 0 0", "head:/home /home nfs4 _netdev 0 0",
             "/swapfile none swap sw 0 0", "PARTLABEL=scratch /scratch xfs noauto 0 0"]  # fmt: skip
     lines, told = fitted(tmp_path, "\n".join([
         *kept, "LABEL=cloudimg-rootfs /\text4 noatime,discard 0 1", "/dev/sda1 /boot/efi vfat defaults,quiet 0 1",

@@ -125,7 +125,8 @@ def test_network_manager_on_debian_gets_a_keyfile_it_will_not_pass_over(tmp_path
     parsed.read(place)
     assert place.stat().st_mode & 0o777 == 0o600
     assert dict(parsed["ipv4"]) == {
-        "method": "manual", "address1": "10.7.0.11/24,10.7.0.1", "dns": "10.7.0.1;10.7.0.2;", "dns-search": "c.internal;",
+        "method": "manual", "address1": "10.7.0.11/24,10.7.0.1",
+        "dns": "10.7.0.1;10.7.0.2;", "dns-search": "c.internal;",
     }  # fmt: skip
     assert parsed["ethernet"]["mac-address"] == MAC.upper()
     assert "iface" not in "".join(
