@@ -36,7 +36,7 @@ TOOLS = ("pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "import-linte
 PACKAGES = {
     "app": "binutils-x86-64-linux-gnu binutils-aarch64-linux-gnu",
     "lab": "qemu-system-x86 ovmf iproute2 mmdebstrap udhcpc isc-dhcp-client tftp-hpa curl bind9-dnsutils e2fsprogs"
-    " dosfstools fdisk mount util-linux cpio zstd openssl",
+    " dosfstools fdisk mount util-linux cpio zstd openssl busybox openssh-client gpg",
     "bench": "zstd curl kea-admin wrk dnsmasq-base util-linux",
 }
 # While packages are installed: no daemon of theirs may start on this machine.
