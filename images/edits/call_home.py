@@ -58,7 +58,7 @@ boot_id $boot_id
 root $root"
     proof=$(printf '%s%s' "$secret" "$body" | $bb sha256sum)
     length=$(printf '%s' "$body" | $bb wc -c)
-    head="POST $path HTTP/1.0\\r\\nHost: $host:$port\\r\\nGild-Proof: ${{proof%% *}}\\r\\nContent-Type: text/plain\\r\\n"
+    head="POST $path HTTP/1.0\\r\\nHost: $host:$port\\r\\nGild-Proof: ${{proof%% *}}\\r\\n"
     reply=$(printf "${{head}}Content-Length: $length\\r\\n\\r\\n%s" "$body" |
         $bb timeout 30 $bb nc -w 10 $host $port 2>/dev/null)
     case $reply in

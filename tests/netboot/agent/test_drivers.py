@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from images.tree import Tree
 from netboot.agent import drivers
 from netboot.report import Disk, Facts
 from tests.images.systems import put
 from tests.images.tinytree import newc
 
 KERNEL = "6.1.0-9-amd64"
+DRACUT = (
+    f"dracut --force --no-hostonly --no-hostonly-cmdline --add-drivers ahci --kver {KERNEL} /boot/initrd.img-{KERNEL}"
+)
 BASE = f"usr/lib/modules/{KERNEL}"
 
 
@@ -74,13 +78,12 @@ def test_an_unknown_driver_is_told_and_no_kernel_is_refused(tmp_path: Path) -> N
 def test_the_tool_is_told_by_its_program(tmp_path: Path, names: tuple[str, ...], tool: str) -> None:
     for name in names:
         put(tmp_path, name, "", 0o755)
-    assert drivers.tool_of(drivers.Tree(str(tmp_path))) == tool
+    assert drivers.tool_of(Tree(str(tmp_path))) == tool
 
 
 @pytest.mark.parametrize("tool, expected", [
     ("usr/sbin/update-initramfs", f"update-initramfs -u -k {KERNEL}"),
-    ("usr/bin/dracut", "dracut --force --no-hostonly --no-hostonly-cmdline --add-drivers ahci "
-                       f"--kver {KERNEL} /boot/initrd.img-{KERNEL}"),
+    ("usr/bin/dracut", DRACUT),
     ("usr/bin/mkinitcpio", f"mkinitcpio -k {KERNEL} -g /boot/initrd.img-{KERNEL} -S autodetect"),
     ("sbin/mkinitfs", f"mkinitfs -o /boot/initrd.img-{KERNEL} {KERNEL}"),
 ])  # fmt: skip
