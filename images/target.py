@@ -77,20 +77,22 @@ def restore(
             device.flush()
             if verify != "none":
                 read_back(device, role, runs, count, full=verify == "full", without=right | {0}, cancel=cancel)
-            job.carry_out(work.last)
-            device.flush()
-            if verify != "none":
-                _check_first(device, role, runs)
+            with _blanked_again(device):
+                job.carry_out(work.last)
+                device.flush()
+                if verify != "none":
+                    others = range(1, runs[0].count)
+                    read_back(device, role, runs[:1], 1, full=False, without=others)
         job.tell(force=True)
         return work
 
 
-def _check_first(device: Device, role: str, runs: Sequence[Run]) -> None:
-    """Read the first chunk back; a bad one is blanked again."""
-    others = range(1, runs[-1].start + runs[-1].count)
+@contextlib.contextmanager
+def _blanked_again(device: Device) -> Iterator[None]:
+    """Whatever goes wrong with the first chunk, written by half or not kept, it is made zero again."""
     try:
-        read_back(device, role, runs[:1], 1, full=False, without=others)
-    except TargetFailed:
+        yield
+    except BaseException:
         with contextlib.suppress(TargetFailed):
             device.zero(0, 1)
             device.flush()
@@ -113,7 +115,7 @@ class _Job:
         self._device, self._role, self._packs, self._source = device, role, packs, source
         self._workers = Workers(workers, f"writing {device.path}", cancel)
         self._progress = progress
-        self.done = self.came = 0
+        self.done = self.came = self._most = 0
         self._lock = threading.Lock()
         self._told = 0.0
 
@@ -179,7 +181,9 @@ class _Job:
             now = time.monotonic()
             if force or now - self._told >= TELL:
                 self._told = now
-                self._progress(self.done, self.came)
+                # The first chunk counts as right while a re-image compares, and no more once it has been blanked.
+                self._most = max(self._most, self.done)
+                self._progress(self._most, self.came)
 
 
 def _unpack(frame: memoryview, name: bytes, raw: memoryview) -> bool:
