@@ -28,7 +28,8 @@ _SECRET = re.compile(r"[0-9a-fA-F]{16,256}")
 # The head hashes secret and body as they come (netboot.report.HOME): no newline behind the last line. printf is a
 # builtin of the shell, so the secret is never an argument of a process that others could see. Not wget: it asks for the
 # port of "http" through the C library's name service, which a static program loads from the system it runs in, and dies
-# of it where that is another one or has none (measured: busybox-static 1.35). nc with numbers asks nobody.
+# of it where that is another one or has none (measured: busybox-static 1.35). nc with numbers asks nobody. The sleep
+# keeps its input open: it closes its half of the connection at the end of it, and asyncio then drops the whole.
 SCRIPT = """\
 #!/{directory}/busybox sh
 # Tells the head node once that this system is up, then removes itself and all that came with it.
@@ -59,7 +60,7 @@ root $root"
     proof=$(printf '%s%s' "$secret" "$body" | $bb sha256sum)
     length=$(printf '%s' "$body" | $bb wc -c)
     head="POST $path HTTP/1.0\\r\\nHost: $host:$port\\r\\nGild-Proof: ${{proof%% *}}\\r\\n"
-    reply=$(printf "${{head}}Content-Length: $length\\r\\n\\r\\n%s" "$body" |
+    reply=$({{ printf "${{head}}Content-Length: $length\\r\\n\\r\\n%s" "$body" && $bb sleep 5; }} |
         $bb timeout 30 $bb nc -w 10 $host $port 2>/dev/null)
     case $reply in
     "HTTP/1."?" 200"*) break ;;
