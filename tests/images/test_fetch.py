@@ -182,11 +182,29 @@ def test_what_a_source_does_not_have_is_not_asked_for_again(server: PackServer, 
     assert (len(server.asked), clock.pauses) == (1, [])
 
 
+def test_a_head_without_end_is_not_listened_to(server: PackServer, clock: Clock) -> None:
+    sent: list[int] = []
+
+    def endless(connection: socket.socket, pack: str, first: int, last: int) -> bool:
+        connection.sendall(b"HTTP/1.1 206 Partial Content\r\n")
+        for _ in range(64):
+            connection.sendall(b"X-More: y\r\n" * 100_000)
+            sent.append(1_100_000)
+        return False
+
+    server.script.append(endless)
+    assert HttpSource([server.base]).open().fetch(PACK, 0, 9) == BYTES[:9]
+    assert sum(sent) < 20_000_000, "what the socket's buffers take, and no more"
+
+
 def test_a_source_that_closes_politely_is_not_blamed(server: PackServer, clock: Clock) -> None:
     """Stock web servers end a kept connection after so many requests, and say so."""
 
+    after: list[bytes] = []
+
     def last_one(connection: socket.socket, pack: str, first: int, last: int) -> bool:
         headed(server, Connection="Close")(connection, pack, first, last)
+        after.append(connection.recv(1))
         return False
 
     server.script.extend([last_one] * 3)
@@ -195,6 +213,7 @@ def test_a_source_that_closes_politely_is_not_blamed(server: PackServer, clock: 
     for offset in range(4):
         assert fetcher.fetch(PACK, offset, 10) == BYTES[offset : offset + 10]
     assert (server.connections(), clock.pauses, source.banned) == (4, [], {})
+    assert after == [b""] * 3, "nothing more is asked of it on that connection"
 
 
 def test_a_connection_that_idled_away_is_made_anew_without_blame(server: PackServer, clock: Clock) -> None:
