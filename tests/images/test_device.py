@@ -124,9 +124,9 @@ def test_a_disk_that_takes_or_gives_nothing_does_not_hang(path: Path, monkeypatc
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: 0)
     monkeypatch.setattr(os, "preadv", lambda fd, into, offset: 0)
     with opened(path) as made:
-        with pytest.raises(TargetFailed, match="writing .* No space left"):
+        with pytest.raises(TargetFailed, match=r"writing .* No space left"):
             made.write(made.buffer(CHUNK), 1)
-        with pytest.raises(TargetFailed, match="reading .* Input/output error"):
+        with pytest.raises(TargetFailed, match=r"reading .* Input/output error"):
             made.read(made.buffer(CHUNK), 1)
 
 
@@ -153,7 +153,7 @@ def test_what_is_no_disk_or_too_small_is_refused_and_left_closed(path: Path, tmp
     for other in (tmp_path, "/dev/null"):
         with pytest.raises(TargetFailed, match="neither a disk nor a file"):
             Device(str(other), 1, CHUNK)
-    with pytest.raises(TargetFailed, match="opening .*none failed: No such file"):
+    with pytest.raises(TargetFailed, match=r"opening .*none failed: No such file"):
         Device(str(tmp_path / "none"), 1, CHUNK)
     assert len(os.listdir("/proc/self/fd")) == before
 

@@ -12,7 +12,7 @@ import pytest
 
 from images import fetch
 from images.errors import ChunkMissing
-from images.fetch import FileSource, HttpSource
+from images.fetch import Fetcher, FileSource, HttpSource
 from images.workers import Cancelled
 from tests.images.pack_server import Answer, PackServer, reset, said
 
@@ -35,6 +35,22 @@ class Clock:
         self.pauses.append(seconds)
         self.now += seconds
         self.on_pause()
+
+
+@pytest.fixture(autouse=True)
+def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every connection is given back at the end of its test."""
+    made: list[Fetcher] = []
+    real = HttpSource.open
+
+    def opening(self: HttpSource, *args: Callable[[], bool]) -> Fetcher:
+        made.append(real(self, *args))
+        return made[-1]
+
+    monkeypatch.setattr(HttpSource, "open", opening)
+    yield
+    for fetcher in made:
+        fetcher.close()
 
 
 @pytest.fixture
@@ -279,6 +295,20 @@ def test_silence_is_found_out(server: PackServer, monkeypatch: pytest.MonkeyPatc
     server.script.append(silent)
     assert HttpSource([server.base]).open().fetch(PACK, 0, 5000) == BYTES[:5000]
     assert len(server.asked) == 2
+
+
+def test_a_source_that_sends_drop_by_drop_is_given_up(
+    server: PackServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fetch._receive
+
+    def receive(sock: socket.socket, into: memoryview, flags: int) -> int:
+        clock.now += 10
+        return real(sock, into[:500], flags)
+
+    monkeypatch.setattr(fetch, "_receive", receive)
+    with pytest.raises(ChunkMissing, match=r"only \d+ of 100000 bytes in 23 s"):
+        HttpSource([server.base]).open().fetch(PACK, 0, 100_000)
 
 
 def test_another_source_is_asked_at_once(server: PackServer, clock: Clock) -> None:

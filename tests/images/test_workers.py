@@ -67,8 +67,9 @@ def test_an_error_in_the_list_itself_is_raised() -> None:
         yield 1
         raise ValueError("no more")
 
+    taken: list[int] = []
     with pytest.raises(ValueError, match="no more"):
-        Workers(3, "reading").share(broken(), lambda items: [*items] and None)
+        Workers(3, "reading").share(broken(), taken.extend)
 
 
 def test_no_workers_for_no_work() -> None:
