@@ -16,6 +16,7 @@ WIRE = 1
 MAX_MESSAGE = 4 * 1024 * 1024  # bytes: a node with hundreds of disks and NICs stays far below it
 MAX_TEXT = 65536  # characters of one text field
 MAX_ITEMS = 4096  # entries of one list or object
+MAX_DEPTH = 16  # lists and objects inside one another, where the type leaves it open
 
 T = TypeVar("T")
 
@@ -35,9 +36,13 @@ def decode(kind: type[T], data: bytes) -> T:
     if len(data) > MAX_MESSAGE:
         raise WireInvalid(f"message of {len(data)} bytes is larger than {MAX_MESSAGE}")
     try:
-        body = json.loads(data)
+        # Decoded here: json.loads takes bytes of half a character, which nothing behind it can write down again.
+        text = data.decode()
+        body = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise WireInvalid(f"message is not JSON: {error}") from None
+        raise WireInvalid(f"message is not JSON: {str(error)[:200]}") from None
     return from_object(kind, body)
 
 
@@ -54,7 +59,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 def _value(kind: Any, value: Any, where: str) -> Any:
     if kind is Any:
-        return value
+        return _free(value, where, 0)
     origin = get_origin(kind)
     if origin in (Union, UnionType):
         options = get_args(kind)
@@ -74,6 +79,19 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind):
         return _object(kind, value, where)
     return _scalar(kind, value, where)
+
+
+def _free(value: Any, where: str, depth: int) -> Any:
+    """A value of no fixed type (an edit's options): as JSON gives it, but bounded like the others."""
+    if depth > MAX_DEPTH:
+        raise WireInvalid(f"{where} is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, list | dict):
+        if len(value) > MAX_ITEMS:
+            raise WireInvalid(f"{where} has more than {MAX_ITEMS} entries")
+        for entry in value.values() if isinstance(value, dict) else value:
+            _free(entry, where, depth + 1)
+        return value
+    return value if value is None else _scalar(type(value), value, where)
 
 
 def _object(kind: Any, value: Any, where: str) -> Any:

@@ -59,10 +59,14 @@ def fetch(
 
 
 def _get(source: str, path: str, limit: int) -> bytes:
-    url = urlsplit(source)
+    try:
+        url = urlsplit(source)
+        port = url.port or 80
+    except ValueError as error:
+        raise DownloadFailed(f"not a usable address: {error}") from None
     if url.scheme != "http" or not url.hostname:
         raise DownloadFailed("not an http:// address")
-    connection = http.client.HTTPConnection(url.hostname, url.port or 80, timeout=TIMEOUT)
+    connection = http.client.HTTPConnection(url.hostname, port, timeout=TIMEOUT)
     try:
         connection.request("GET", url.path.rstrip("/") + path)
         response = connection.getresponse()
@@ -74,7 +78,5 @@ def _get(source: str, path: str, limit: int) -> bytes:
         if len(data) > limit:
             raise DownloadFailed(f"more than {limit} bytes")
         return data
-    except ValueError as error:
-        raise DownloadFailed(f"not a usable address: {error}") from None
     finally:
         connection.close()

@@ -53,13 +53,13 @@ class Screen:
 def card(answer: Answer, facts: Facts, nic: Nic, ip: str, trouble: str = "") -> tuple[str, ...]:
     """The notice as lines."""
     if answer.node:
-        title = f"NODE  {answer.node.upper()}"
+        title = f"NODE {answer.node.upper()}"
     elif answer.number:
-        title = f"WAITING ROOM   NUMBER  {answer.number}"
+        title = f"WAITING ROOM, NUMBER {answer.number}"
     else:
         title = "WAITING ROOM"
     machine = " ".join(filter(None, (facts.vendor, facts.product, facts.serial and f"serial {facts.serial}")))
-    rows = [title, "", f"{ip}   {nic.mac}", machine, "", answer.message or DOING[answer.do]]
+    rows = [title, "", f"{ip} {nic.mac}", machine, "", answer.message or DOING[answer.do]]
     if trouble:
         rows += ["", "FAILED: " + trouble]
     bar = "=" * WIDTH

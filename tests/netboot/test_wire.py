@@ -82,3 +82,21 @@ def test_edit_options_carry_any_json() -> None:
     assert wire.from_object(Edit, json.loads(encode(edit))) == edit
     with pytest.raises(WireInvalid, match="lacks"):
         decode(InstallPlan, b'{"order":"1"}')
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (b"[" * 40 + b"]" * 40, "nested"),
+        (b"[" + b"0," * wire.MAX_ITEMS + b"0]", "more than 4096 entries"),
+        (b"1e999", "usable number"),
+        (b'"' + b"x" * (wire.MAX_TEXT + 1) + b'"', "longer than"),
+        (b'"\\ud800"', "not JSON"),
+        (b'"\xed\xa0\x80"', "not JSON"),
+        (b"9" * 5000, "not JSON|64-bit"),
+    ],
+    ids=["deep", "long", "infinite", "text", "surrogate", "half a character", "number"],
+)
+def test_edit_options_are_bounded_too(options: bytes, words: str) -> None:
+    with pytest.raises(WireInvalid, match=words):
+        decode(Edit, b'{"edit":"x","options":{"a":%s}}' % options)

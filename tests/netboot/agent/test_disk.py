@@ -7,13 +7,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.netboot.agent.loopdisk import loop_disk, needs_root
 
 from images.errors import CommandFailed, TargetFailed
 from netboot.agent import disk, facts, probe, wipe
 from netboot.layout import Placed, place
 from netboot.plan import DEFAULT_LAYOUT, LayoutPart
 from netboot.report import Disk
+from tests.netboot.agent.loopdisk import loop_disk, needs_root
 
 pytestmark = needs_root
 MIB = 1 << 20

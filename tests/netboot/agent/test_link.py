@@ -115,7 +115,7 @@ def test_pauses_are_bounded(head: SmallHead) -> None:
 def test_a_plan_once_and_a_refusal(head: SmallHead) -> None:
     link = link_to(head)
     link.hello(MAC, Facts(), TOKEN)
-    with pytest.raises(HeadRefused, match="no open order .make one") as refused:
+    with pytest.raises(HeadRefused, match=r"no open order .make one") as refused:
         link.plan(TOKEN)
     assert refused.value.status == 403
     assert TOKEN not in str(refused.value)
