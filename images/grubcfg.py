@@ -8,6 +8,7 @@ from pathlib import Path
 
 from images.kernels import Kernel
 from images.strip import Check, inside
+from images.tree import Tree
 
 # tty0 last would hide the serial console from init; with ttyS0 last /dev/console is the serial line and the kernel
 # still prints on both (kernel Documentation/admin-guide/serial-console.rst).
@@ -40,11 +41,8 @@ def write_grub_cfg(root: Path, kernels: list[Kernel], *, uuid: str, cmdline: str
         *([f"    initrd {initrd}"] if initrd else []),
         "}",
     ]
-    directory = root / "boot" / "grub"
-    if inside(root, "boot/grub/grub.cfg") is None:
-        directory.mkdir(parents=True)
-    (directory / "grub.cfg").write_text("\n".join(lines) + "\n")
-    os.chmod(directory / "grub.cfg", 0o644)
+    # Through Tree: the way there may be a link, also a dangling one, that leads out of a hostile tree.
+    Tree(str(root)).write("boot/grub/grub.cfg", "\n".join(lines) + "\n", 0o644)
     return Check("boot configuration", (f"none; kernel {newest.version}",), "wrote boot/grub/grub.cfg")
 
 

@@ -52,3 +52,12 @@ def test_fstab_gets_a_root_line_once(tmp_path: Path) -> None:
     text = (tree / "etc/fstab").read_text()
     assert text.startswith("# nothing\n") and f"UUID={UUID} / ext4 " in text
     assert write_fstab(tree, uuid=UUID).found == () and (tree / "etc/fstab").read_text() == text
+
+
+def test_a_link_out_of_the_tree_is_not_followed(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "tree")
+    outside = tmp_path / "outside"
+    (tree / "boot/grub").mkdir(parents=True, exist_ok=True)
+    os.symlink(outside, tree / "boot/grub/grub.cfg")
+    write_grub_cfg(tree, kernels(tree), uuid=UUID)
+    assert not outside.exists()
