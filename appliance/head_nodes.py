@@ -244,10 +244,11 @@ def _order(order: Order) -> dict[str, Any]:
 
 
 def _seconds_to(node: Node) -> dict[str, float]:
-    """Seconds the last installation took, from power-on (or from its order, if the machine stood waiting) to hello,
-    to everything written, and to the call home; what has not happened is left out."""
-    begun = max(node.power_at, node.ordered_at)
-    if not begun or not node.taken_at:
+    """Seconds of the last installation: to hello from power-on; to everything written and to the call home from
+    power-on, or from the order if the machine stood waiting for it. What has not happened is left out."""
+    if not node.started_at or not node.taken_at:
         return {}
-    ends = {"hello": node.hello_at, "written": node.written_at, "up": node.up_at}
-    return {key: round(max(0.0, end - begun), 1) for key, end in ends.items() if end >= node.taken_at or key == "hello"}
+    begun = node.ordered_at if node.ordered_at > node.hello_at else node.started_at
+    spans = {"hello": node.hello_at - node.started_at}
+    spans |= {key: end - begun for key, end in (("written", node.written_at), ("up", node.up_at)) if end}
+    return {key: round(max(0.0, span), 1) for key, span in spans.items()}

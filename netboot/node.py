@@ -94,6 +94,7 @@ class Node:
     ordered_at: float = 0.0
     hello_at: float = 0.0
     taken_at: float = 0.0  # the plan
+    started_at: float = 0.0  # first packet of the boot in which the plan was taken
     written_at: float = 0.0
     up_at: float = 0.0
     home: dict[str, str] = field(default_factory=dict)  # what its installed system said of itself when it called
@@ -257,7 +258,16 @@ def _learn(node: Node, event: Event, to: State, now: float, details: dict[str, A
     if event is Event.PLAN_TAKEN and to is State.INSTALLING:
         # From here on the disk holds neither the old system nor the new one.
         fresh = {"image": "", "digest": "", "phase": "", "done": 0, "total": 0, "fetched": 0, "disk": ""}
-        return {**fresh, "tries": node.tries + 1, "taken_at": now, "written_at": 0.0, "up_at": 0.0, "home": {}, "last_seen": now}
+        return {
+            **fresh,
+            "tries": node.tries + 1,
+            "taken_at": now,
+            "started_at": node.power_at,
+            "written_at": 0.0,
+            "up_at": 0.0,
+            "home": {},
+            "last_seen": now,
+        }
     if event in (Event.PHASE, Event.PROGRESS) and to in (State.INSTALLING, State.CAPTURING):
         known = {key: details[key] for key in ("phase", "done", "total", "fetched", "disk") if key in details}
         return {"last_seen": now, **known}

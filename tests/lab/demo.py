@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--keep", action="store_true", help="leave the lab running at the end, until Ctrl-C")
     options = parser.parse_args(argv)
     with Lab(state=ROOT / ".build" / "demo", keep_images=True) as lab:
-        image(lab)
+        debian(lab)
         lab.head()
         machines = [lab.machine(f"demo{n}", firmware="bios", disk_size="6G") for n in (1, 2)]
         begun = time.monotonic()
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     return 0 if ok else 1
 
 
-def image(lab: Lab) -> None:
+def debian(lab: Lab) -> None:
     """Build the image from the recipe in the file, unless an earlier run has left it."""
     if any(row["image"] == IMAGE for row in lab.gild("image", "list", "--json")):
         return
@@ -99,7 +99,7 @@ def facts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "address": row["address"],
             "image": row["image"],
             "state": row["state"],
-            "disk": row["disk"],
+            "disk": row["disk"].partition(" (")[0],
             "firmware": row["firmware"],
             "seconds": {key: row["seconds_to"].get(key) for key in ("hello", "written", "up")},
         }
@@ -120,6 +120,7 @@ def report(rows: list[dict[str, Any]], machines: list[Machine], seconds: float) 
     ok = all(row["state"] == "up" and row["home"].get("hostname") == row["name"] for row in rows)
     ok = ok and all(row["address"] in row["home"].get("address", "").split() for row in rows)
     ok = ok and len({row["address"] for row in rows}) == len(rows)
+    print("hello: since power-on; written, up: since the order")
     print(f"\n{'both are up' if ok else 'NOT both are up'}, {seconds:.0f} s after they were switched on")
     if not ok:
         for row, machine in zip(rows, machines, strict=True):
