@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from images import tree as tree_module
@@ -119,6 +119,7 @@ def test_labels_come_from_the_old_file_or_a_neighbour(both: tuple[Tree, Path], m
     assert os.getxattr(f"{tree.root}/etc/first", "user.gild-test") == b"net_conf_t\0"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["..", "a", "b", "c", ".", ""]), max_size=8).map("/".join))
 def test_resolve_stays_inside_whatever_the_links_say(path: str) -> None:
     with tempfile.TemporaryDirectory() as root:
