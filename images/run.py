@@ -119,6 +119,7 @@ def stream(
             raise
         finally:
             watch.cancel()
+            watch.join()
     if late.is_set():
         raise CommandFailed(f"{act or argv[0]}: {argv[0]} did not end within {timeout:.0f} s")
     if code:

@@ -38,6 +38,8 @@ class Workers:
 
         The first error of any thread is raised, after every thread has ended; Cancelled if the caller cancelled."""
         left = iter(items)
+        begun: list[threading.Event] = []
+        ended = [threading.Event() for _ in range(self.count)]
 
         def handed_out() -> Iterator[T]:
             while True:
@@ -49,23 +51,36 @@ class Workers:
                         return
                 yield item
 
-        def body() -> None:
+        def body(number: int) -> None:
             try:
+                with self._lock:
+                    if self._errors:
+                        return
+                    begun.append(ended[number])
                 work(handed_out())
             except BaseException as error:
                 self._errors.append(error)
+            finally:
+                ended[number].set()
 
-        threads = [threading.Thread(target=body, name=f"{self._what} {n}", daemon=True) for n in range(self.count)]
+        threads = [
+            threading.Thread(target=body, args=(n,), name=f"{self._what} {n}", daemon=True) for n in range(self.count)
+        ]
         try:
             for thread in threads:
                 thread.start()
-            for thread in threads:
-                thread.join()
+            for event in ended:
+                event.wait()
         except BaseException as error:  # Ctrl-C: the threads write to a disk that the caller is about to close
-            self._errors.append(error)
+            with self._lock:
+                self._errors.append(error)
+            for event in begun:  # one that begins after this sees the error and does nothing
+                event.wait()
+            raise
+        finally:
+            # Not waited for by this: before Python 3.13 an interrupted join takes the thread for ended (bpo-45274).
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
-            raise
         if self._errors:
             raise self._errors[0]
