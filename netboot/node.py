@@ -302,8 +302,11 @@ def _booting(node: Node, event: Event, now: float, details: dict[str, Any]) -> d
         return {**changes, "boot": Boot.SCRIPT}
     if event is Event.LOCAL_SENT:
         return {**changes, "boot": Boot.DISK}
-    if details.get("loader"):  # iPXE itself asks: the loader works, and the boot began earlier
-        return changes
+    if details.get("loader"):
+        if node.boot is Boot.LOADER:  # the loader asks: it works, and the boot began earlier
+            return changes
+        # A network card whose own ROM is iPXE: nothing came before it.
+        return changes if node.boot is Boot.DHCP else {**changes, "boot": Boot.DHCP, "power_at": now}
     changes["firmware"] = str(details.get("firmware", node.firmware))
     if node.boot is Boot.LOADER:
         changes["rung"] = node.rung + 1

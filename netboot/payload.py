@@ -31,12 +31,12 @@ PACKAGES = """ipxe grub-common grub-efi-amd64-bin grub-efi-amd64-signed grub-pc-
     libselinux1 libpcre2-8-0 libext2fs2 libcom-err2 libinih1 liburcu8 libudev1 liblzo2-2 libefivar1 libefiboot1
     libdevmapper1.02.1 liblz4-1"""
 LEVEL = 19  # of zstd, the highest whose window (8 MiB) a small node unpacks without trouble
-SOURCES = "https://snapshot.debian.org/package/{}/{}/"  # Debian keeps the source of every version there
+SOURCE = "Debian source package {} {}"  # the Debian archive keeps the source of every version
 
 
 @dataclass(frozen=True)
 class Component:
-    """A package whose files are in the payload. `source` is where its source code is kept (addresses with a blank
+    """A package whose files are in the payload. `source` names the source package it was built from (several with a comma
     between), `sha256` that of the .deb, `files` the payload's names, those inside of the initrd as `initrd.img:path`.
     """
 
@@ -129,7 +129,7 @@ def _compressed(root: Root, segment: Segment, level: int, cache: Path, report: C
 
 
 def _component(root: Root, deb: Deb, files: Sequence[str]) -> Component:
-    source = " ".join(SOURCES.format(*pair) for pair in deb.sources)
+    source = ", ".join(SOURCE.format(*pair) for pair in deb.sources)
     return Component(deb.name, deb.version, licence(root, deb), source, deb.sha256, tuple(sorted(files)))
 
 
