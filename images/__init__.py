@@ -1,6 +1,6 @@
 """Images: bytes, trees and disks. This package knows no node and no network.
 
-An image is a line of versions. A version is a manifest: a list of partitions, each a list of runs of 256 KiB chunks,
+An image is a line of versions. A version is a manifest: a list of partitions, each a list of runs of 512 KiB chunks,
 and a chunk is either data (named by the sha256 of its bytes), zero (must read as zero) or free (nobody cares).
 Data chunks lie as zstd frames in immutable packs, compressed once when the version is published.
 

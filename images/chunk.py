@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-# 256 KiB. Measured on a 0.8 GB Debian image: against 1 MiB it stores 3.6 % more on a first install, but a re-image
-# fetches a quarter of the bytes; requests are ranges of many neighbouring chunks, so their number does not matter.
-CHUNK_SIZE = 256 * 1024
+# 512 KiB. Measured on a Debian node of 437 MB against `zstd -3 -T0` of the same bytes: chunks of 256 KiB store 5.0 %
+# more, 512 KiB 3.4 %, 1 MiB 1.4 %, at the same speed; putting a node with logs, new keys and two replaced files back
+# fetches 1.3, 1.5 and 2.8 MB. The reader takes the size from the manifest.
+CHUNK_SIZE = 512 * 1024
 MIN_CHUNK_SIZE = 4096
 MAX_CHUNK_SIZE = 16 * 1024 * 1024
 HASH_SIZE = 32

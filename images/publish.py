@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from images import ext4, zstd
-from images.chunk import chunk_count, chunk_hash, chunk_length
+from images.chunk import CHUNK_SIZE, chunk_count, chunk_hash, chunk_length
 from images.disk import disk_errors
 from images.errors import ChunkInvalid, ChunkMissing, ImageError
 from images.manifest import Kind, Manifest, Partition, Run, digest, encode_manifest, encode_runs, used_bytes
@@ -21,10 +21,6 @@ from images.store import Progress, Store
 from images.usedmap import UsedMap, data_extents, gaps, overlap, used_map
 
 LEVEL = 3  # zstd; measured on a 0.8 GB Debian image: 1 stores 9 % more, 9 stores 5.5 % less for 3.2 times the time
-# 512 KiB. Measured on a Debian node of 437 MB against `zstd -3 -T0` of the same bytes: chunks of 256 KiB store 5.0 %
-# more, 512 KiB 3.4 %, 1 MiB 1.4 %, at the same speed; putting a node with logs, new keys and two replaced files back
-# fetches 1.3, 1.5 and 2.8 MB. The reader takes the size from the manifest.
-CHUNK_SIZE = 512 * 1024
 AHEAD = 8  # chunks in work for each core: bounds memory, hides the disk
 
 
