@@ -99,9 +99,6 @@ def netplan(tree: Tree, card: Card) -> list[str]:
     if card.dns:
         lines += ["      nameservers:", f"        addresses: [{', '.join(card.dns)}]"]
         lines += [f'        search: ["{card.domain}"]'] if card.domain else []
-    # An image's cloud-init would write its own file at every new instance (cloud-init, network configuration).
-    if tree.is_dir("etc/cloud/cloud.cfg.d"):
-        tree.write("etc/cloud/cloud.cfg.d/99-gild-network.cfg", "network: {config: disabled}\n", 0o644)
     if tree.write(f"etc/netplan/{own}", "\n".join(lines) + "\n", 0o600, group=0):
         told.append(f"network: etc/netplan/{own}")
     if not inits.enabled(tree, "NetworkManager.service") and not inits.enabled(tree, "systemd-networkd.service"):

@@ -39,6 +39,19 @@ def system_of(root: str) -> System:
     return System(family, release, init, family.network(tree, init, release) if family else _any(tree))
 
 
+def refusal(root: str) -> str:
+    """Why the tree at `root` cannot become the system of a machine, "" if nothing speaks against it. Raises TreeInvalid
+    for links and files that no system has."""
+    tree = Tree(root)
+    if tree.is_dir("ostree/repo"):
+        return "it is an ostree repository, whose system lies in a deployment that only ostree itself may change"
+    release_of(tree)
+    if not inits.init_of(tree):
+        last = tree.resolve("sbin/init") if tree.lexists("sbin/init") else ""
+        return f"nothing in it starts a machine ({f'/sbin/init is {last}' if last else 'there is no /sbin/init'})"
+    return ""
+
+
 def _any(tree: Tree) -> str:
     """An unknown system with systemd still has one of the two managers that are the same everywhere."""
     if inits.enabled(tree, "NetworkManager.service"):

@@ -13,15 +13,18 @@ def marks(name: str) -> tuple[str, str]:
 
 
 def set_block(tree: Tree, name: str, lines: list[str]) -> bool:
-    """Put a block before the file's "exit 0", in place of an older block of the same name. False if it was so already.
+    """Put a block where an older one of that name stands, else before the file's "exit 0". False if it was so already.
     The file becomes executable. Raises TreeInvalid."""
     path = tree.resolve(PATH)  # EL 6 has a link to rc.d/rc.local there, which stays
     begin, end = marks(name)
-    kept, inside = [], False
+    kept: list[str] = []
+    at, inside = -1, False
     for line in (tree.text(path) or "#!/bin/sh\n").rstrip("\n").split("\n"):
-        inside = inside or line == begin
+        if line == begin:
+            at, inside = len(kept), True
         if not inside:
             kept.append(line)
         inside = inside and line != end
-    at = next((n for n in range(len(kept) - 1, -1, -1) if kept[n].split()[:1] == ["exit"]), len(kept))
+    if at < 0:
+        at = next((n for n in range(len(kept) - 1, -1, -1) if kept[n].split()[:1] == ["exit"]), len(kept))
     return tree.write(path, "\n".join([*kept[:at], begin, *lines, end, *kept[at:], ""]), 0o755)

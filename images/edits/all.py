@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from images.edits import call_home, fstab, host_keys, hostname, hosts, machine_id, network, resolv
+from images.edits import call_home, files, fstab, host_keys, hostname, hosts, machine_id, network, resolv
 from images.errors import GildError
 
 Apply = Callable[[str, dict[str, Any]], list[str]]
@@ -18,6 +18,7 @@ EDITS: dict[str, tuple[dict[str, str], Apply]] = {
     "machine_id": (machine_id.OPTIONS, machine_id.apply),
     "host_keys": (host_keys.OPTIONS, host_keys.apply),
     "fstab": (fstab.OPTIONS, fstab.apply),
+    "files": (files.OPTIONS, files.apply),
     "call_home": (call_home.OPTIONS, call_home.apply),
 }
 

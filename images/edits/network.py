@@ -54,6 +54,9 @@ def apply(root: str, options: dict[str, Any]) -> list[str]:
             "install systemd-networkd, NetworkManager or ifupdown in the image",
         )
     lines = _name(tree, card)
+    # An image's cloud-init would write its own configuration at every new instance (cloud-init, network configuration).
+    if tree.is_dir("etc/cloud/cloud.cfg.d"):
+        tree.write("etc/cloud/cloud.cfg.d/99-gild-network.cfg", "network: {config: disabled}\n", 0o644)
     if system.network == "keyfile" and system.family is debian.FAMILY:
         lines += debian.quiet(tree)  # NetworkManager passes over cards that etc/network/interfaces names
     return lines + STYLES[system.network](tree, card)

@@ -71,14 +71,9 @@ def lacking(tree: Tree, entry: Entry, wanted: list[str]) -> list[str]:
     """Those of `wanted` that are neither in the initramfs nor built into the kernel. Raises DriverMissing for an
     initramfs that cannot be read."""
     have = builtin(tree, entry.version)
-    if entry.initrd:
-        try:
-            found = modules_in(initramfs_names(tree.read(entry.initrd, MAX_FILE)))
-        except (SourceInvalid, ToolMissing) as error:
-            raise DriverMissing(f"/{entry.initrd} of the image cannot be checked: {error.message}") from None
-        for version, names in found.items():
-            if version == entry.version or not entry.version:
-                have |= set(names)
+    for version, names in modules_in(contents(tree, entry)).items():
+        if version == entry.version or not entry.version:
+            have |= set(names)
     return [name for name in wanted if name not in have]
 
 
@@ -97,20 +92,34 @@ def available(tree: Tree, version: str) -> set[str]:
     return found
 
 
-def tool_of(tree: Tree) -> str:
+def tool_of(tree: Tree, entry: Entry | None = None) -> str:
     """What makes the tree's initramfs. After Debian's dracut has replaced initramfs-tools, all of the latter but
-    update-initramfs stays behind (measured), so that is what tells."""
+    update-initramfs stays behind (measured), so that is what tells. Where a distribution's dracut brings a program of
+    that name, the initramfs of `entry` does: dracut leaves usr/lib/dracut in it. Raises DriverMissing."""
     places = ("usr/sbin", "usr/bin", "sbin", "bin")
-    for tool in ("update-initramfs", "dracut", "mkinitcpio", "mkinitfs"):
-        if any(tree.is_file(f"{place}/{tool}") for place in places):
-            return tool
-    return ""
+    tools = ("update-initramfs", "dracut", "mkinitcpio", "mkinitfs")
+    found = [tool for tool in tools if any(tree.is_file(f"{place}/{tool}") for place in places)]
+    if found[:2] == ["update-initramfs", "dracut"] and entry is not None:
+        made_by_dracut = any(name.startswith(("usr/lib/dracut", "lib/dracut")) for name in contents(tree, entry))
+        return found[made_by_dracut]
+    return found[0] if found else ""
+
+
+def contents(tree: Tree, entry: Entry) -> list[str]:
+    """Names of the files in the initramfs of `entry`, [] if it has none. Raises DriverMissing for one that cannot be
+    read."""
+    if not entry.initrd:
+        return []
+    try:
+        return initramfs_names(tree.read(entry.initrd, MAX_FILE))
+    except (SourceInvalid, ToolMissing) as error:
+        raise DriverMissing(f"/{entry.initrd} of the image cannot be checked: {error.message}") from None
 
 
 def rebuild(tree: Tree, entry: Entry, modules: list[str]) -> None:
     """Make the initramfs anew, for all machines and with `modules`, by the tree's own tool in a chroot. Raises
     CommandFailed, ToolMissing."""
-    tool, version = tool_of(tree), entry.version
+    tool, version = tool_of(tree, entry), entry.version
     if not tool or not version:
         raise CommandFailed("the image has no update-initramfs, dracut, mkinitcpio or mkinitfs")
     path = f"/{entry.initrd}" if entry.initrd else ""

@@ -17,6 +17,9 @@ from netboot.report import Facts
 
 def fit(root: str, plan: InstallPlan, facts: Facts, log: Callable[[str], None]) -> None:
     """Apply the plan's edits, in its order, to the tree mounted at `root`. Raises GildError naming edit or file."""
+    reason = find.refusal(root)
+    if reason:
+        raise GildError(f"{plan.image} cannot be fitted to a machine: {reason}", "use an image of a whole system")
     system = find.system_of(root)
     family = system.family.name if system.family else "unknown family"
     told = " ".join(filter(None, (system.release.id, system.release.version))) or "no os-release"

@@ -46,6 +46,7 @@ def test_resolv_conf_is_written_but_never_through_or_over_a_link(tmp_path: Path)
     assert file.read_text() == "search c.internal\nnameserver 10.7.0.1\nnameserver 10.7.0.2\n"
     file.unlink()
     systems.put(tmp_path, "run/systemd/resolve/stub-resolv.conf", "stub\n")
+    systems.link(tmp_path, "etc/systemd/system/sysinit.target.wants/systemd-resolved.service", "x")
     file.symlink_to("../run/systemd/resolve/stub-resolv.conf")
     assert "is a link to ../run" in resolv.apply(str(tmp_path), options)[0]
     assert file.is_symlink() and file.read_text() == "stub\n"
