@@ -246,6 +246,8 @@ class Head:
         """Start it and wait until it answers on its socket. Raises LabError with its log if it does not."""
         lab = self.lab
         argv = [*lab.program, "--state", str(lab.state), "serve", "--interface", BRIDGE, *self.flags]
+        # One that was killed left its socket behind; it says nothing about the new one.
+        (lab.state / "gild.sock").unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 ["ip", "netns", "exec", lab.namespace, *argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log
