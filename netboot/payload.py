@@ -37,7 +37,8 @@ SOURCE = "Debian source package {} {}"  # the Debian archive keeps the source of
 @dataclass(frozen=True)
 class Component:
     """A package whose files are in the payload. `source` names the source package it was built from (several with
-    commas between), `sha256` that of the .deb, `files` the payload's names, those inside of the initrd as `initrd.img:path`.
+    commas between), `sha256` that of the .deb, `files` the payload's names; those inside of the initrd stand as
+    `initrd.img:path`.
     """
 
     name: str

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.appliance.rack import FakeClock
 
 from appliance import timeline
 from appliance.store import Store
 from appliance.timeline import MAX_TEXT, Timeline, clean
+from tests.appliance.rack import FakeClock
 
 
 @pytest.fixture
