@@ -24,6 +24,7 @@ LONG_POLL = 20  # seconds the head may hold an answer back
 REFUSED_PAUSE = 30.0  # seconds until a head that said no is asked again
 MAX_PAUSE = 60  # seconds between two questions, whatever the head says
 FAILED_PAUSE = 10  # seconds, at least, between two questions of a machine whose installation failed
+LAST_WORDS = 10.0  # seconds for the last log lines of a machine that leaves without an installation
 TELL_PATIENCE = 300.0  # seconds to bring the end of an installation to a head that is away
 
 
@@ -38,7 +39,7 @@ def story(machine: Machine) -> int:
     facts = machine.facts(nic.mac)
     screen.say(f"{nic.name} {nic.mac} is up as {address.ip}; the head is {settings.head}")
 
-    link = Link(settings.head, settings.https_port, settings.pem, log=screen.out)
+    link = Link(settings.head, settings.https_port, settings.pem, log=screen.out, sleep=machine.sleep)
     reporter = Reporter(link)
     answer = _hello(link, screen, nic, facts, settings.token)
     screen.connect(reporter.say)
@@ -72,7 +73,7 @@ def _obey(
             link.sleep(min(FAILED_PAUSE * failures, MAX_PAUSE))
         elif answer.do in (Do.LOCAL, Do.REBOOT, Do.POWEROFF):
             screen.card(answer, facts, nic, ip)
-            reporter.flush(10)
+            reporter.flush(LAST_WORDS)
             # The head answers the next boot of a machine that is to start from its disk with just that.
             return _leave(machine, screen, "poweroff" if answer.do is Do.POWEROFF else "reboot")
         waiting = replace(answer, do=Do.WAIT, message=answer.message if answer.do is Do.WAIT else "")

@@ -188,6 +188,7 @@ def write(job: Job, held: bool, reporter: Reporter, log: Callable[[str], None]) 
             raise
         _heed(reporter)
         before, fetched = before + filling.used, fetched + came
+    reporter.event(Report("", phase=Phase.WRITE, done=total, total=total, fetched=fetched))
 
 
 def grow_and_mount(machine: Machine, job: Job, log: Callable[[str], None]) -> str:

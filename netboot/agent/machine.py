@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -40,6 +41,10 @@ class Machine:
     def say(self, line: str) -> None:
         """A line on the machine's own screen."""
         print(line, flush=True)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
 
     def wake(self, mac: str) -> bool:
         """Load drivers until the boot NIC (any NIC if "") and a disk are there. False if one of them never came."""

@@ -34,7 +34,7 @@ class Reporter:
         self._lost = 0
         self._events: deque[Report] = deque(maxlen=64)
         self._progress: Report | None = None
-        self._busy = False
+        self._busy = self._event_out = False
         self._closing = False
         self._thread = threading.Thread(target=self._send_all, name="reporter", daemon=True)
 
@@ -121,6 +121,7 @@ class Reporter:
         lines = tuple(self._lines.popleft() for _ in range(min(len(self._lines), LINES_AT_ONCE)))
         if self._lost:
             lines, self._lost = (f"... {self._lost} lines were lost while the head was away", *lines), 0
+        self._event_out = bool(self._events)
         if self._events:
             report = self._events.popleft()
         elif self._progress is not None:
@@ -135,11 +136,13 @@ class Reporter:
     def _return(self, report: Report) -> None:
         """Put a report that was not taken back in front of the queue."""
         self._busy = False
-        if report.failed or report.finished or report.phase is None or report.disk or not report.total:
+        if self._event_out:
             self._events.appendleft(report)
         else:
             self._lines.extendleft(reversed(report.lines))
-            self._progress = self._progress or replace(report, lines=())
+            # An event that came meanwhile is of a later phase: this progress is of no use then.
+            if report.phase is not None and not self._events:
+                self._progress = self._progress or replace(report, lines=())
 
     def _done(self) -> None:
         with self._lock:

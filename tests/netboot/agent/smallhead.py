@@ -64,7 +64,7 @@ class SmallHead:
         self.sessions: set[str] = set()
         self.heard = threading.Condition()
         self.port = self.http_port = 0
-        self._running: list[ThreadingHTTPServer] = []
+        self._running: list[_Server] = []
 
     def __enter__(self) -> SmallHead:
         self.start()

@@ -71,10 +71,9 @@ def test_filesystems_are_made_and_old_ones_do_not_shine_through(tmp_path: Path) 
         )
         disk.partition(found, placed, say)
         for p in placed:
-            told = subprocess.run(
-                ["blkid", "-p", disk.part_path(found.path, p.number)], capture_output=True, check=False
-            ).stdout
-            assert b" TYPE=" not in told, told
+            command = ["blkid", "-p", disk.part_path(found.path, p.number)]
+            seen = subprocess.run(command, capture_output=True, check=False).stdout
+            assert b" TYPE=" not in seen, seen
 
 
 @pytest.mark.parametrize("end", [8192, 65536])

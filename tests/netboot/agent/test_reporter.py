@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import pytest
+
 from netboot.agent import reporter as module
 from netboot.agent.link import HeadAway, HeadRefused
 from netboot.agent.reporter import Reporter
@@ -75,7 +77,7 @@ def test_only_the_newest_progress_is_told_and_a_new_phase_ends_it() -> None:
     assert link.taken[-1].phase is Phase.GROW
 
 
-def test_a_head_that_is_away_hears_everything_that_counts_later() -> None:
+def test_a_head_that_is_away_hears_everything_that_counts_later(monkeypatch: pytest.MonkeyPatch) -> None:
     away = threading.Event()
     away.set()
 
@@ -83,20 +85,17 @@ def test_a_head_that_is_away_hears_everything_that_counts_later() -> None:
         if away.is_set():
             raise HeadAway("gone")
 
-    module.FIRST_WAIT, first = 0.01, module.FIRST_WAIT
-    try:
-        link = FakeLink(bend)
-        reporter = reporting(link)
-        reporter.event(Report("", phase=Phase.WRITE))
-        reporter.progress(Phase.WRITE, 1, 2)
-        for n in range(module.MAX_LINES + 700):
-            reporter.say(f"line {n}")
-        reporter.event(Report("", failed="the disk is gone"))
-        assert not reporter.flush(0.05)
-        away.clear()
-        assert reporter.flush(20)
-    finally:
-        module.FIRST_WAIT = first
+    monkeypatch.setattr("netboot.agent.reporter.FIRST_WAIT", 0.01)
+    link = FakeLink(bend)
+    reporter = reporting(link)
+    reporter.event(Report("", phase=Phase.WRITE))
+    reporter.progress(Phase.WRITE, 1, 2)
+    for n in range(module.MAX_LINES + 700):
+        reporter.say(f"line {n}")
+    reporter.event(Report("", failed="the disk is gone"))
+    assert not reporter.flush(0.05)
+    away.clear()
+    assert reporter.flush(20)
     assert [report.failed for report in link.taken if report.failed] == ["the disk is gone"]
     assert link.taken[0].phase is Phase.WRITE
     told = link.lines()
@@ -155,3 +154,25 @@ def wait(ready: Callable[[], bool]) -> None:
             return
         pause.wait(0.02)
     raise AssertionError("it never happened")
+
+
+def test_phases_never_go_back_while_the_head_comes_and_goes() -> None:
+    order = iter(range(1000))
+
+    def bend(report: Report) -> None:
+        if next(order) % 2:
+            raise HeadAway("flapping")
+
+    link = FakeLink(bend)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("netboot.agent.reporter.FIRST_WAIT", 0.001)
+        reporter = reporting(link, 0.001)
+        for phase in Phase:
+            reporter.event(Report("", phase=phase))
+            for done in range(20):
+                reporter.progress(phase, done, 20)
+                reporter.say(f"{phase} {done}")
+        assert reporter.flush(20)
+    told = [list(Phase).index(report.phase) for report in link.taken if report.phase is not None]
+    assert told == sorted(told) and set(told) == set(range(len(Phase)))
+    assert link.lines() == [f"{phase} {done}" for phase in Phase for done in range(20)]
