@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 from images.distro import alpine, debian, find
 from images.distro.family import Family
-from images.errors import GildError, TargetFailed
+from images.errors import TargetFailed
 from images.tree import Tree
 from netboot.agent import entry as entries
 from netboot.agent import nvram
 from netboot.agent.disk import part_path
 from netboot.agent.kexec import KexecFailed
 from netboot.agent.localise import superblock
+from netboot.agent.stub import BootFailed, Stub, menu
 from netboot.layout import Placed
 from netboot.plan import BootPiece, InstallPlan
 from netboot.report import Facts
@@ -40,10 +41,6 @@ FALLBACK = ("fbx64.efi", "fallback.efi")  # shim's helper that would put the dis
 CONSOLE = "console=tty0 console=ttyS0,115200"
 
 Fetch = Callable[[BootPiece], bytes]
-
-
-class BootFailed(GildError):
-    """The disk cannot be made to start with this image and these boot loader files."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,9 @@ def install(
     esp = next((part for part in parts if part.part.kind == "esp"), None)
     if esp is None or not esp.part.mount:
         raise BootFailed("the layout mounts no EFI system partition", 'give it mount = "/boot/efi"')
-    _efi(tree, esp.part.mount, _stub(tree, uuid, folder), pieces, fetch_boot_piece, facts, log)
+    stub = Stub(tree, uuid, folder)
+    tree.write(f"{esp.part.mount}/EFI/gild/grub.cfg", stub.text("i386-pc", own=False), 0o755)
+    _efi(tree, esp.part.mount, stub, pieces, fetch_boot_piece, facts, log)
     bios = next((part for part in parts if part.part.kind == "bios"), None)
     reason = _bios(disk_path, bios, pieces, fetch_boot_piece)
     if reason and facts.firmware != "uefi":
@@ -160,22 +159,22 @@ def _bios(disk_path: str, part: Placed | None, pieces: dict[str, BootPiece], fet
 def _efi(
     tree: Tree,
     esp: str,
-    stub: str,
+    stub: Stub,
     pieces: dict[str, BootPiece],
     fetch: Fetch,
     facts: Facts,
     log: Callable[[str], None],
 ) -> None:
-    """Loaders and configurations on the ESP."""
+    """The loaders for UEFI, and their configuration where the signed GRUB has its place built in."""
     system = find.system_of(tree.root)
     family = system.family or debian.FAMILY
     vendor = family.vendor(system.release)
-    own = _own_loaders(tree, family, vendor)
+    found = own = _own_loaders(tree, family, vendor)
     if own:
         log(f"boot loader: the image's own shim and GRUB ({vendor})")
     elif "shimx64.efi" in pieces and "grub-disk.efi" in pieces:
-        own = {"shim": fetch(pieces["shimx64.efi"]), "grub": fetch(pieces["grub-disk.efi"])}
-        own |= {"mok": fetch(pieces["mmx64.efi"])} if "mmx64.efi" in pieces else {}
+        found = {"shim": fetch(pieces["shimx64.efi"]), "grub": fetch(pieces["grub-disk.efi"])}
+        found |= {"mok": fetch(pieces["mmx64.efi"])} if "mmx64.efi" in pieces else {}
         if facts.secure_boot and family is not debian.FAMILY:
             log("beware: Secure Boot is on, and Debian's shim starts no kernel that another distribution signed")
         family, vendor = debian.FAMILY, "debian"
@@ -185,13 +184,13 @@ def _efi(
             raise BootFailed(reason)
         log(f"boot loader: nothing for UEFI, {reason}")
     names = {"shim": "BOOTX64.EFI", "grub": family.second, "mok": family.helper}
-    for what, data in own.items():
+    for what, data in found.items():
         tree.write(f"{esp}/EFI/BOOT/{names[what]}", data, 0o755)
     for name in tree.names(f"{esp}/EFI/BOOT"):
         if name.lower() in FALLBACK:
             tree.remove(f"{esp}/EFI/BOOT/{name}")
-    for folder in dict.fromkeys((vendor, "gild")):
-        tree.write(f"{esp}/EFI/{folder}/grub.cfg", stub, 0o755)
+    if found:
+        tree.write(f"{esp}/EFI/{vendor}/grub.cfg", stub.text("x86_64-efi", own=bool(own)), 0o755)
 
 
 def _own_loaders(tree: Tree, family: Family, vendor: str) -> dict[str, bytes]:
@@ -225,43 +224,13 @@ def _configure(tree: Tree, cmdline: str, uuid: str, fs: str, log: Callable[[str]
         words = f"root=UUID={uuid} ro {CONSOLE}"
         if find.family_of(tree.root) is alpine.FAMILY:  # its initramfs loads what it is told to, no more
             words += f" modules=sd-mod,usb-storage,nvme,{fs} rootfstype={fs}"
-        text = _menu(f"/{newest.kernel}", f"/{newest.initrd}" if newest.initrd else "", words, uuid)
+        text = menu(f"/{newest.kernel}", f"/{newest.initrd}" if newest.initrd else "", words, uuid)
         tree.write(entries.GRUB_CFGS[0], text, 0o644)
         log(f"boot loader: the image has no configuration, wrote one for {newest.kernel}")
     if cmdline:
         changed = entries.add_arguments(tree, cmdline)
         if changed:
             log(f"kernel arguments {cmdline!r} added to {', '.join(changed)}")
-
-
-def _stub(tree: Tree, uuid: str, folder: str) -> str:
-    """The grub.cfg on the ESP: leads to the image's own, or is the menu itself where that one needs GRUB commands
-    that only Fedora's GRUB has (blscfg)."""
-    path = next((path for path in entries.GRUB_CFGS if tree.is_file(path)), "")
-    text = tree.text(path, entries.MAX_CFG) if path else ""
-    if path and "blscfg" not in text:
-        place = f"{folder}/{path.removeprefix('boot/').rpartition('/')[0]}"
-        return "\n".join([
-            f"search --no-floppy --fs-uuid --set=root {uuid}",
-            f"set prefix=($root){place}",
-            "configfile $prefix/grub.cfg",
-        ]) + "\n"  # fmt: skip
-    found = entries.default_entry(tree)
-    if found is None or not found.cmdline:
-        raise BootFailed(f"the image's boot configuration ({path or entries.ENTRIES}) names no kernel that is there")
-    kernel, initrd = (_seen(path, folder) if path else "" for path in (found.kernel, found.initrd))
-    return _menu(kernel, initrd, found.cmdline, uuid)
-
-
-def _seen(path: str, folder: str) -> str:
-    """A path of the tree as GRUB sees it on the partition that holds boot/."""
-    return f"/{path}" if folder else f"/{path.removeprefix('boot/')}"
-
-
-def _menu(kernel: str, initrd: str, cmdline: str, uuid: str) -> str:
-    rows = ["set default=0", "set timeout=1", f"search --no-floppy --fs-uuid --set=root {uuid}", "menuentry 'Linux' {"]
-    rows += [f"    linux {kernel} {cmdline}", *([f"    initrd {initrd}"] if initrd else []), "}", ""]
-    return "\n".join(rows)
 
 
 def _boot_partition(disk_path: str, parts: Sequence[Placed]) -> tuple[str, str, str]:

@@ -18,6 +18,7 @@ REBUILD_TIME = 900.0  # seconds; measured 17 to 47 on two shared processors
 # What a driver needs beside itself and no initramfs tool follows by itself, since no module names it.
 WITH = {"virtio_blk": ("virtio_pci",), "virtio_scsi": ("virtio_pci", "sd_mod")}
 NO_SCSI_DISK = ("nvme", "virtio_blk", "mmc_block", "xen_blkfront", "loop")  # these bring block devices of their own
+FILESYSTEMS = ("ext4", "xfs", "btrfs")  # what a root can be here; each is a module of that name
 _KO = re.compile(r"(.+)\.ko(?:\.(?:xz|zst|gz))?")
 
 
@@ -25,9 +26,9 @@ class DriverMissing(GildError):
     """The installed system would not find its disk."""
 
 
-def check_drivers(root: str, disk: Disk, facts: Facts, log: Callable[[str], None]) -> None:
-    """See that the initramfs of the kernel that starts first holds the drivers of `disk`, or that they are built in;
-    else have the image's own tool make it anew for all machines. Raises DriverMissing."""
+def check_drivers(root: str, disk: Disk, facts: Facts, log: Callable[[str], None], sys: str = "/sys") -> None:
+    """See that the initramfs of the kernel that starts first holds the drivers of `disk` and of the root filesystem, or
+    that they are built in; else have the image's own tool make it anew for all machines. Raises DriverMissing."""
     tree = Tree(root)
     entry = default_entry(tree)
     if entry is None:
@@ -35,7 +36,7 @@ def check_drivers(root: str, disk: Disk, facts: Facts, log: Callable[[str], None
     if not disk.driver:
         log(f"the driver of {disk.path} is not known here, so the initramfs was not checked for it")
         return
-    wanted = needed(disk)
+    wanted = list(dict.fromkeys([*needed(disk), *chain(disk.path, sys), *filesystem(root)]))
     missing = lacking(tree, entry, wanted)
     if not missing:
         log(f"kernel {entry.version} has {', '.join(wanted)} for {disk.path}")
@@ -65,6 +66,29 @@ def needed(disk: Disk) -> list[str]:
     driver = disk.driver.replace("-", "_")
     more = WITH.get(driver, () if driver in NO_SCSI_DISK else ("sd_mod",))
     return [driver, *(name for name in more if name != driver)]
+
+
+def chain(path: str, sys: str = "/sys") -> list[str]:
+    """Modules of every driver from the disk up to its bus, such as nvme and vmd behind it. One that is built into the
+    installer's kernel shows no module and is left out: buses, mostly, that are built into all of them."""
+    at = os.path.realpath(f"{sys}/class/block/{os.path.basename(path)}")
+    top, found = os.path.realpath(sys), list[str]()
+    while at.startswith(f"{top}/"):
+        module = f"{at}/driver/module"
+        if os.path.islink(module):
+            found.append(os.path.basename(os.path.realpath(module)).replace("-", "_"))
+        at = os.path.dirname(at)
+    return list(dict.fromkeys(found))
+
+
+def filesystem(root: str, mounts: str = "/proc/self/mounts") -> list[str]:
+    """The module of the filesystem that is mounted at `root`, [] if none is."""
+    place, found = os.path.realpath(root), ""
+    with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            _, where, fs, *_ = [*line.split(" "), "", "", ""]
+            found = fs if where == place else found
+    return [found] if found in FILESYSTEMS else []
 
 
 def lacking(tree: Tree, entry: Entry, wanted: list[str]) -> list[str]:
@@ -134,7 +158,8 @@ def rebuild(tree: Tree, entry: Entry, modules: list[str]) -> None:
     else:
         conf = "etc/mkinitfs/mkinitfs.conf"
         text = tree.text(conf)
-        more = "ata nvme raid scsi usb virtio mmc"
+        features = [name for name in modules if name in FILESYSTEMS]  # mkinitfs names its features like them
+        more = " ".join(["ata nvme raid scsi usb virtio mmc", *features])
         tree.write(conf, re.sub(r'(?m)^(features=")([^"\n]*)(")', lambda m: m[1] + _union(m[2], more) + m[3], text))
         argv = [tool, *(["-o", path] if path else []), version]
     with _bound(tree):

@@ -82,7 +82,7 @@ def test_what_is_not_known_is_named(tmp_path: Path) -> None:
     ("hosts", {"name": "n", "address": "10.0.0.1", "entries": {"10.0.0.2": "a;b"}}),
     ("files", {"files": [{"path": "a/../../x", "content": ""}]}), ("files", {"files": [{"path": "/", "content": ""}]}),
     ("files", {"files": [{"path": "proc/x", "content": ""}]}), ("files", {"files": [{"path": "x", "content": 1}]}),
-    ("files", {"files": [{"path": "x", "content": "", "mode": "4755"}]}),
+    ("files", {"files": [{"path": "x", "content": "", "mode": "47"}]}),
     ("files", {"files": [{"path": "x", "b": ""}]}),
     ("files", {"files": {}}), ("machine_id", {"id": "0" * 32}), ("machine_id", {"id": "ab" * 15}),
     ("host_keys", {"keys": {"../x": "-----BEGIN "}}), ("host_keys", {"keys": {"ssh_host_rsa_key": "hello"}}),

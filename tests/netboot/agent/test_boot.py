@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from netboot.agent import boot, nvram
 from netboot.agent.kexec import KexecFailed
+from netboot.agent.stub import BootFailed
 from netboot.layout import Placed, place
 from netboot.plan import BootPiece, InstallPlan
 from netboot.report import Facts
@@ -26,6 +29,13 @@ PIECES = {
     "mmx64.efi": b"head's mm",
 }
 CFG = f"menuentry 'x' {{\n  linux /boot/vmlinuz-{KERNEL} root=UUID={UUID} ro\n  initrd /boot/initrd.img-{KERNEL}\n}}\n"
+SEARCH = f"""\
+if regexp --set=1:disk '^([^,]+),' "$root"; then
+    search --no-floppy --fs-uuid --set=root --hint="$disk," {UUID}
+else
+    search --no-floppy --fs-uuid --set=root {UUID}
+fi
+"""
 PARTS = place(LAYOUT, 1 << 30, 1 << 30, {"root": 2 << 20})
 OLD = b"\x33" * 446 + bytes(16) + b"\x44" * 48 + b"\x55\xaa"
 
@@ -94,9 +104,7 @@ def test_the_bios_finds_the_whole_core_and_the_table_stays(bench: Bench) -> None
 
 def test_uefi_has_the_heads_pair_and_both_configurations(bench: Bench) -> None:
     bench.install()
-    stub = (
-        f"search --no-floppy --fs-uuid --set=root {UUID}\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n"
-    )
+    stub = SEARCH + "set prefix=($root)/boot/grub\nconfigfile ($root)/boot/grub/grub.cfg\n"
     assert bench.efi() == {
         "BOOT/BOOTX64.EFI": "head's shim", "BOOT/grubx64.efi": "head's grub", "BOOT/mmx64.efi": "head's mm",
         "debian/grub.cfg": stub, "gild/grub.cfg": stub,
@@ -131,7 +139,46 @@ def test_what_only_fedoras_grub_reads_becomes_a_menu_on_the_esp(bench: Bench) ->
     bench.install("mitigations=off")
     menu = bench.efi()["gild/grub.cfg"]
     assert f"linux /boot/vmlinuz-{KERNEL} root=UUID={UUID} ro mitigations=off\n" in menu
-    assert f"set=root {UUID}\n" in menu and f"initrd /boot/initrd.img-{KERNEL}\n" in menu
+    assert SEARCH in menu and f"initrd /boot/initrd.img-{KERNEL}\n" in menu
+
+
+def test_the_images_own_grub_reads_what_only_it_can_and_the_bios_gets_the_menu(bench: Bench) -> None:
+    (bench.root / "boot/grub/grub.cfg").unlink()
+    put(bench.root, "etc/os-release", 'ID="rocky"\nID_LIKE="rhel centos fedora"\n')
+    put(bench.root, "boot/grub2/grub.cfg", "insmod blscfg\nblscfg\n")
+    entry = f"linux /boot/vmlinuz-{KERNEL}\ninitrd /boot/initrd.img-{KERNEL}\noptions root=UUID={UUID} ro\n"
+    put(bench.root, "boot/loader/entries/x.conf", entry)
+    for name in ("shimx64.efi", "grubx64.efi"):
+        put(bench.root, f"boot/efi/EFI/rocky/{name}", f"rocky's {name}")
+    put(bench.root, "boot/efi/EFI/BOOT/fbx64.efi", "")
+    bench.install()
+    efi = bench.efi()
+    assert efi["BOOT/BOOTX64.EFI"] == "rocky's shimx64.efi" and efi["BOOT/grubx64.efi"] == "rocky's grubx64.efi"
+    assert efi["rocky/grub.cfg"] == SEARCH + "set prefix=($root)/boot/grub2\nconfigfile ($root)/boot/grub2/grub.cfg\n"
+    assert "menuentry" in efi["gild/grub.cfg"] and "BOOT/fbx64.efi" not in efi and "debian/grub.cfg" not in efi
+
+
+def test_modules_of_another_grub_are_out_of_reach(bench: Bench) -> None:
+    put(bench.root, "boot/grub/i386-pc/normal.mod", "of another version")
+    bench.install()
+    assert bench.efi()["gild/grub.cfg"] == SEARCH + "configfile ($root)/boot/grub/grub.cfg\n"
+    assert "set prefix" in bench.efi()["debian/grub.cfg"]
+
+
+@pytest.mark.parametrize("command", ["linux16", "linuxefi"])
+def test_commands_of_one_platform_alone_become_a_plain_menu(bench: Bench, command: str) -> None:
+    put(bench.root, "boot/grub/grub.cfg", CFG.replace("  linux ", f"\t{command} "))
+    bench.install()
+    for name in ("gild", "debian"):
+        assert f"    linux /boot/vmlinuz-{KERNEL} root=UUID={UUID} ro\n" in bench.efi()[f"{name}/grub.cfg"]
+
+
+@pytest.mark.skipif(shutil.which("grub-script-check") is None, reason="no grub-script-check here")
+def test_grub_itself_can_read_what_is_written(bench: Bench) -> None:
+    (bench.root / "boot/grub/grub.cfg").unlink()
+    bench.install("mitigations=off")
+    for path in ("boot/grub/grub.cfg", "boot/efi/EFI/gild/grub.cfg", "boot/efi/EFI/debian/grub.cfg"):
+        subprocess.run(["grub-script-check", bench.root / path], check=True)
 
 
 def test_a_tree_without_configuration_gets_one_and_without_kernel_is_refused(bench: Bench) -> None:
@@ -144,7 +191,7 @@ def test_a_tree_without_configuration_gets_one_and_without_kernel_is_refused(ben
     (bench.root / "boot/grub/grub.cfg").unlink()
     (bench.root / f"boot/vmlinuz-{KERNEL}").unlink()
     before = bench.disk.open("rb").read(4096)
-    with pytest.raises(boot.BootFailed, match="no kernel in boot/"):
+    with pytest.raises(BootFailed, match="no kernel in boot/"):
         bench.install()
     assert bench.disk.open("rb").read(4096) == before
 
@@ -162,7 +209,7 @@ def test_a_bios_machine_without_usable_pieces_is_refused_before_the_first_sector
             del bench.pieces[name]
         else:
             bench.pieces[name] = data
-    with pytest.raises(boot.BootFailed, match=message):
+    with pytest.raises(BootFailed, match=message):
         bench.install()
     assert bench.disk.open("rb").read(512) == OLD
 
@@ -177,18 +224,18 @@ def test_a_uefi_machine_does_without_the_bios_part_and_has_an_entry(
     assert made == [(str(bench.disk), 2, r"\EFI\BOOT\BOOTX64.EFI")]
     assert bench.lines[-1] == "boot loader: UEFI only, the head has no boot.img and core.img"
     del bench.pieces["shimx64.efi"]
-    with pytest.raises(boot.BootFailed, match="no shim and GRUB"):
+    with pytest.raises(BootFailed, match="no shim and GRUB"):
         bench.install(facts=replace(bench.facts, firmware="uefi"))
 
 
 def test_sectors_of_4096_bytes_are_for_uefi_alone(bench: Bench) -> None:
-    with pytest.raises(boot.BootFailed, match="sectors of 4096 bytes"):
+    with pytest.raises(BootFailed, match="sectors of 4096 bytes"):
         bench.install(parts=tuple(replace(part, sector=4096) for part in PARTS))
 
 
 @pytest.mark.parametrize("cmdline", ["a;reboot", 'x="y"', "$x", "a\nb", "a{b}"])
 def test_arguments_that_grub_would_take_apart_are_refused(bench: Bench, cmdline: str) -> None:
-    with pytest.raises(boot.BootFailed, match="kernel arguments"):
+    with pytest.raises(BootFailed, match="kernel arguments"):
         bench.install(cmdline)
     assert (bench.root / "boot/grub/grub.cfg").read_text() == CFG
 

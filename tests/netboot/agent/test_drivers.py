@@ -10,7 +10,7 @@ import pytest
 from images.tree import Tree
 from netboot.agent import drivers
 from netboot.report import Disk, Facts
-from tests.images.systems import put
+from tests.images.systems import link, put
 from tests.images.tinytree import newc
 
 KERNEL = "6.1.0-9-amd64"
@@ -39,7 +39,7 @@ def test_a_driver_in_the_initramfs_or_the_kernel_is_enough(
 ) -> None:
     lines: list[str] = []
     drivers.check_drivers(
-        str(tree(tmp_path, inside, builtin=builtin)), Disk("/dev/sda", 1, driver=driver), Facts(), lines.append
+        str(tree(tmp_path, inside, builtin=builtin)), Disk("/dev/none0", 1, driver=driver), Facts(), lines.append
     )
     assert lines and lines[0].startswith(f"kernel {KERNEL} has {driver}")
 
@@ -47,27 +47,66 @@ def test_a_driver_in_the_initramfs_or_the_kernel_is_enough(
 def test_a_kernel_that_has_no_such_driver_is_refused_with_both_named(tmp_path: Path) -> None:
     root = tree(tmp_path, ("virtio_blk", "virtio_pci"))
     with pytest.raises(drivers.DriverMissing) as caught:
-        drivers.check_drivers(str(root), Disk("/dev/sda", 1, driver="ahci"), Facts(), print)
-    assert f"the initramfs of kernel {KERNEL} lacks the driver ahci, sd_mod for disk /dev/sda" in caught.value.message
+        drivers.check_drivers(str(root), Disk("/dev/none0", 1, driver="ahci"), Facts(), print)
+    assert f"the initramfs of kernel {KERNEL} lacks the driver ahci, sd_mod for disk /dev/none0" in caught.value.message
     assert "linux-image-amd64" in caught.value.hint
 
 
 def test_without_a_tool_or_with_a_damaged_initramfs_it_is_refused(tmp_path: Path) -> None:
     root = tree(tmp_path, ("sd_mod",), ("ahci",))
     with pytest.raises(drivers.DriverMissing, match=r"lacks the driver ahci .*making it anew failed: the image has no"):
-        drivers.check_drivers(str(root), Disk("/dev/sda", 1, driver="ahci"), Facts(), print)
+        drivers.check_drivers(str(root), Disk("/dev/none0", 1, driver="ahci"), Facts(), print)
     put(root, f"boot/initrd.img-{KERNEL}", b"070701 damaged")
     with pytest.raises(drivers.DriverMissing, match=f"/boot/initrd.img-{KERNEL} of the image cannot be checked"):
-        drivers.check_drivers(str(root), Disk("/dev/sda", 1, driver="ahci"), Facts(), print)
+        drivers.check_drivers(str(root), Disk("/dev/none0", 1, driver="ahci"), Facts(), print)
+
+
+def sysfs(root: Path, *levels: tuple[str, str]) -> str:
+    """A /sys with the disk none0 at the end of devices, each (name, module of its driver or "")."""
+    at = root / "sys/devices"
+    for name, module in levels:
+        at /= name
+        at.mkdir(parents=True)
+        if module:
+            driver = root / "sys/bus/x/drivers" / module
+            driver.mkdir(parents=True, exist_ok=True)
+            link(root, f"sys/bus/x/drivers/{module}/module", str(root / "sys/module" / module))
+            link(at, "driver", str(driver))
+    (at / "block/none0").mkdir(parents=True)
+    link(root, "sys/class/block/none0", str(at / "block/none0"))
+    return str(root / "sys")
+
+
+def test_what_the_disk_hangs_on_is_wanted_too(tmp_path: Path) -> None:
+    sys = sysfs(tmp_path, ("pci0000:00", ""), ("0000:00:0e.0", "vmd"), ("10000:01:00.0", "nvme"), ("nvme0", ""))
+    assert drivers.chain("/dev/none0", sys) == ["nvme", "vmd"]
+    assert drivers.chain("/dev/none1", sys) == []
+    root = tree(tmp_path / "root", ("nvme",), ("vmd",))
+    with pytest.raises(drivers.DriverMissing, match="lacks the driver vmd for disk /dev/none0"):
+        drivers.check_drivers(str(root), Disk("/dev/none0", 1, driver="nvme"), Facts(), print, sys)
+    lines: list[str] = []
+    root = tree(tmp_path / "wide", ("nvme", "vmd"))
+    drivers.check_drivers(str(root), Disk("/dev/none0", 1, driver="nvme"), Facts(), lines.append, sys)
+    assert lines == [f"kernel {KERNEL} has nvme, vmd for /dev/none0"]
+
+
+def test_the_filesystem_of_the_root_is_wanted_and_others_are_not(tmp_path: Path) -> None:
+    root = os.path.realpath(tmp_path)
+    mounts = put(
+        tmp_path, "mounts", f"/dev/sda1 / ext4 rw 0 0\n/dev/sda4 {root} xfs rw 0 0\ntmpfs {root}/x tmpfs rw 0 0\n"
+    )
+    assert drivers.filesystem(str(tmp_path), str(mounts)) == ["xfs"]
+    assert drivers.filesystem(f"{tmp_path}/x", str(mounts)) == []
+    assert drivers.filesystem(f"{tmp_path}/y", str(mounts)) == []
 
 
 def test_an_unknown_driver_is_told_and_no_kernel_is_refused(tmp_path: Path) -> None:
     lines: list[str] = []
-    drivers.check_drivers(str(tree(tmp_path / "a", ())), Disk("/dev/sda", 1), Facts(), lines.append)
+    drivers.check_drivers(str(tree(tmp_path / "a", ())), Disk("/dev/none0", 1), Facts(), lines.append)
     assert "is not known here" in lines[0]
     (tmp_path / "b").mkdir()
     with pytest.raises(drivers.DriverMissing, match="no kernel"):
-        drivers.check_drivers(str(tmp_path / "b"), Disk("/dev/sda", 1, driver="ahci"), Facts(), print)
+        drivers.check_drivers(str(tmp_path / "b"), Disk("/dev/none0", 1, driver="ahci"), Facts(), print)
 
 
 @pytest.mark.parametrize("names, tool", [
@@ -105,7 +144,7 @@ def test_a_narrow_initramfs_is_made_anew_by_the_images_own_tool(
 
     monkeypatch.setattr(drivers, "run", chroot)
     lines: list[str] = []
-    drivers.check_drivers(str(root), Disk("/dev/sda", 1, driver="ahci"), Facts(), lines.append)
+    drivers.check_drivers(str(root), Disk("/dev/none0", 1, driver="ahci"), Facts(), lines.append)
     assert calls == [expected] and lines[-1] == "the new initramfs has ahci, sd_mod"
     if "update-initramfs" in tool:
         assert (root / "etc/initramfs-tools/initramfs.conf").read_text() == "# x\nMODULES=most\n"
@@ -122,4 +161,4 @@ def test_a_tool_that_leaves_the_driver_out_is_no_success(tmp_path: Path, monkeyp
     put(root, "usr/bin/dracut", "", 0o755)
     monkeypatch.setattr(drivers, "run", lambda *_, **__: None)
     with pytest.raises(drivers.DriverMissing, match="also after it was made anew"):
-        drivers.check_drivers(str(root), Disk("/dev/sda", 1, driver="ahci"), Facts(), print)
+        drivers.check_drivers(str(root), Disk("/dev/none0", 1, driver="ahci"), Facts(), print)
