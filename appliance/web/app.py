@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from appliance.errors import Unknown, Wrong
 from images.errors import Busy, GildError, ImageError, NotFound
@@ -14,6 +15,7 @@ from netboot.wire import WireInvalid
 log = logging.getLogger("gild.web")
 
 MAX_BODY = 4 * 1024 * 1024  # bytes of a request's body; hello with hundreds of disks stays far below it
+BODY_TIME = 30.0  # seconds a request's body may take; aiohttp itself would wait for it for ever
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # HTTP statuses of errors, the one table (exit codes have theirs in appliance.errors).
@@ -40,31 +42,50 @@ def status_of(error: Exception) -> int:
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error is one JSON shape {"error", "message", "hint"}; what nobody foresaw is logged and says no more."""
     try:
+        await _receive(request)
         return await handler(request)
     except web.HTTPException as error:
         return _error(error.status, "http", error.reason)
     except GildError as error:
         return _error(status_of(error), type(error).__name__, error.message, error.hint)
     except ConnectionError:
-        raise
+        # The client left. Raised on, aiohttp would log it with a traceback; an answer it cannot send it drops quietly.
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=400)
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
         return _error(500, "internal", "the head failed at this request; its log says how")
+
+
+async def _receive(request: web.Request) -> None:
+    """Reads the body, which aiohttp keeps for the handler. Raises web.HTTPException: 408, 413, or 400 if it is
+    garbled."""
+    if not request.body_exists:
+        return
+    try:
+        async with asyncio.timeout(BODY_TIME):
+            await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    except (http_exceptions.BadHttpMessage, web.RequestPayloadError):
+        raise web.HTTPBadRequest from None
 
 
 def _error(status: int, kind: str, message: str, hint: str = "") -> web.Response:
     return web.json_response({"error": kind, "message": message, "hint": hint}, status=status)
 
 
-def application(routes: Iterable[web.AbstractRouteDef]) -> web.Application:
-    """One listener's application."""
-    app = web.Application(middlewares=[answer_errors], client_max_size=MAX_BODY)
+def application(routes: Iterable[web.AbstractRouteDef], max_body: int = MAX_BODY) -> web.Application:
+    """One listener's application; a request's body has at most `max_body` bytes."""
+    app = web.Application(middlewares=[answer_errors], client_max_size=max_body)
     app.add_routes(list(routes))
     return app
 
 
 def runner(app: web.Application) -> web.AppRunner:
-    """A runner with the time limits of a server that faces unknown machines: headers within 30 s, idle 75 s."""
+    """A runner with the time limits of a server that faces unknown machines: 75 s for a request's headers, and as
+    long between two requests."""
     return web.AppRunner(
         app, access_log=None, keepalive_timeout=75.0, shutdown_timeout=0.5, max_line_size=4096, max_field_size=4096
     )

@@ -12,7 +12,7 @@ from images.errors import NotFound
 from netboot.bootfiles import BootFiles
 from netboot.report import HOME, PROOF_HEADER
 
-MAX_HOME = 4096  # bytes: the call home is a handful of short lines
+MAX_BODY = 4096  # bytes of what anybody may post here: the call home is a handful of short lines
 
 
 class Boot:
@@ -57,17 +57,19 @@ class Boot:
         begun = time.monotonic()
         try:
             response = await send(request, piece.fd, piece.offset, piece.size)
+        except ConnectionError as gone:
+            self.head.file_sent(_peer(request), name, 0, 0.0, "http", str(gone))
+            raise
         finally:
             piece.close()
-        if request.method == "GET":
-            self.head.file_sent(_peer(request), name, piece.size, time.monotonic() - begun, "http", "")
+        if request.method == "GET" and response.status < 400:
+            count, seconds = response.content_length or 0, time.monotonic() - begun
+            self.head.file_sent(_peer(request), name, count, seconds, "http", "")
         return response
 
     async def home(self, request: web.Request) -> web.Response:
         """The installed system says that it is up (netboot.report.HOME)."""
-        if (request.content_length or 0) > MAX_HOME:
-            raise web.HTTPRequestEntityTooLarge(MAX_HOME, request.content_length or 0)
-        body = await request.content.read(MAX_HOME)
+        body = await request.read()
         self.head.home(request.match_info["node"], body, request.headers.get(PROOF_HEADER, ""), _peer(request))
         return web.Response(text="welcome\n")
 

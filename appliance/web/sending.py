@@ -8,11 +8,10 @@ from io import FileIO
 
 from aiohttp import web
 
-# A reader slower than this for a whole request is cut off, so that stalled machines cannot hold sockets for ever.
-SLOWEST = 32 * 1024  # bytes a second
-PATIENCE = 60.0  # seconds, on top
 # One turn of the loop moves at most this much for one reader; DHCP and TFTP get their turn in between.
 SLICE = 1024 * 1024
+# Seconds a reader may take for one slice; then it is cut off, so that stalled machines cannot hold sockets for ever.
+PATIENCE = 90.0
 
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 
@@ -42,7 +41,8 @@ async def send(
 ) -> web.StreamResponse:
     """Answer with `size` bytes from `offset` of the open file `fd`, or with the part of them a Range header names.
 
-    The file stays open; the caller closes it. A reader that goes away or stalls ends the connection quietly.
+    The file stays open; the caller closes it. Raises ConnectionResetError, with the connection closed, if the reader
+    goes away or stalls, or if the file has become shorter: the client must not take the next answer for the rest.
     """
     try:
         part = read_range(request.headers.get("Range"), size)
@@ -65,17 +65,25 @@ async def send(
 async def _pour(request: web.Request, fd: int, offset: int, length: int) -> None:
     loop, transport = asyncio.get_running_loop(), request.transport
     if transport is None:
-        return
+        raise ConnectionResetError("the reader left")
     # closefd=False: one descriptor serves every request; sendfile takes its own offset and never moves the file's.
     with FileIO(fd, "rb", closefd=False) as file:
+        end, why = offset + length, "the file has become shorter"
         try:
-            async with asyncio.timeout(PATIENCE + length / SLOWEST):
-                end = offset + length
-                while offset < end:
-                    step = min(SLICE, end - offset)
+            while offset < end:
+                step = min(SLICE, end - offset)
+                async with asyncio.timeout(PATIENCE):
                     # fallback=False: a silent fall back to read and write would cost four times the processor time.
-                    await loop.sendfile(transport, file, offset, step, fallback=False)
-                    offset += step
-        except (OSError, RuntimeError, TimeoutError):
-            # The reader left: asyncio says so by ConnectionError or by SendfileNotAvailableError (a RuntimeError).
-            transport.abort()
+                    sent = await loop.sendfile(transport, file, offset, step, fallback=False)
+                if sent < step:
+                    break
+                offset += sent
+            else:
+                return
+        except TimeoutError:
+            why = "the reader stalled"
+        except (OSError, RuntimeError):
+            # asyncio says so by ConnectionError or by SendfileNotAvailableError (a RuntimeError).
+            why = "the reader left"
+        transport.abort()
+        raise ConnectionResetError(why)
