@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import OrderedDict
@@ -9,7 +10,7 @@ from collections import OrderedDict
 from aiohttp import web
 
 from appliance.web.sending import send
-from images.errors import NotFound
+from images.errors import ImageError, NotFound
 from images.store import Store
 
 FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
@@ -55,12 +56,14 @@ class Packs:
         wanted = _checked(request)
         for name in self.store.images():
             for number in self.store.versions(name):
-                manifest, _ = self.store.load(f"{name}:{number}")
-                at = 0
-                for part in manifest.partitions:
-                    if part.runs_sha256 == wanted:
-                        return self._bytes(self.store.runs_bytes(name, number)[at : at + part.runs_bytes])
-                    at += part.runs_bytes
+                # One damaged or just removed version does not keep the others from their nodes.
+                with contextlib.suppress(ImageError):
+                    manifest, _ = self.store.load(f"{name}:{number}")
+                    at = 0
+                    for part in manifest.partitions:
+                        if part.runs_sha256 == wanted:
+                            return self._bytes(self.store.runs_bytes(name, number)[at : at + part.runs_bytes])
+                        at += part.runs_bytes
         raise NotFound(f"no version has runs {wanted}")
 
     def close(self) -> None:
