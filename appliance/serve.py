@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -20,12 +21,12 @@ from aiohttp import web
 
 from appliance import bundled, keys
 from appliance.config import Config
-from appliance.errors import Environment
+from appliance.errors import ConfigInvalid, Environment
 from appliance.head import Head
 from appliance.paths import Paths
 from appliance.store import Store
 from appliance.web import app
-from appliance.web.boot import Boot
+from appliance.web.boot import MAX_BODY, Boot
 from appliance.web.node_api import NodeApi
 from appliance.web.operator import Operator
 from appliance.web.packs import Packs
@@ -34,10 +35,11 @@ from images.store import Store as Images
 from netboot.bootfiles import BootFiles, Piece
 from netboot.dnsd import DnsServer
 from netboot.initrd import head_segment
+from netboot.lease import LeaseInvalid
 from netboot.plan import BootPiece
 from netboot.ra import answer_solicitations
 from netboot.tftpd import BytesSource, TftpServer
-from netboot.udp import Drain, UdpError, interface_address, interfaces, open_udp
+from netboot.udp import Drain, UdpError, interface_address, interfaces, open_tcp, open_udp
 
 log = logging.getLogger("gild")
 
@@ -90,7 +92,10 @@ async def _run(config: Config, paths: Paths) -> None:
         identity = keys.head_identity(paths.keys, config.address, config.domain)
         files = BootFiles(bundled.payload(), str(paths.boot))
         images = Images(paths.images)
-        head = Head(store, images, config, boot_piece=BootPieces(files))
+        try:
+            head = Head(store, images, config, boot_piece=BootPieces(files))
+        except LeaseInvalid as error:
+            raise ConfigInvalid(error.message, error.hint or "name another: serve --range FIRST-LAST") from None
         opened.push_async_callback(head.close)
         packs = Packs(images)
         opened.callback(packs.close)
@@ -118,14 +123,15 @@ async def _listen(
     """The three HTTP listeners: public, node (TLS) and operator (unix socket)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(identity.certificate_path, identity.key_path)
-    public = await _started(opened, app.application([*boot.routes(), *packs.routes()]))
+    public = await _started(opened, app.application([*boot.routes(), *packs.routes()], MAX_BODY))
     node = await _started(opened, app.application(NodeApi(head).routes()))
     operator = await _started(opened, app.application(Operator(head).routes()))
     try:
-        await web.TCPSite(public, config.address, config.http_port, backlog=1024).start()
-        await web.TCPSite(node, config.address, config.https_port, backlog=1024, ssl_context=context).start()
-    except OSError as error:
-        raise Environment(f"cannot listen on {config.address}: {error.strerror}", _port_hint(error)) from None
+        await web.SockSite(public, open_tcp(config.http_port, address=config.address), backlog=1024).start()
+        secure = open_tcp(config.https_port, address=config.address)
+        await web.SockSite(node, secure, backlog=1024, ssl_context=context).start()
+    except UdpError as error:
+        raise Environment(error.message, f"{error.hint}, or serve with --http-port and --https-port") from None
     paths.socket.unlink(missing_ok=True)
     # The socket is born closed to everybody else: the umask counts, not a chmod a moment later.
     before = os.umask(0o177)
@@ -143,10 +149,6 @@ async def _started(opened: contextlib.AsyncExitStack, application: web.Applicati
     await runner.setup()
     opened.push_async_callback(runner.cleanup)
     return runner
-
-
-def _port_hint(error: OSError) -> str:
-    return "another server (nginx, apache?) has the port: stop it, or serve with --http-port and --https-port"
 
 
 async def _datagrams(
@@ -213,21 +215,19 @@ class BootPieces:
 
     def __init__(self, files: BootFiles) -> None:
         self.files = files
-        self._known: dict[tuple[str, int, int], BootPiece] = {}
+        self._known: dict[str, tuple[int, BootPiece]] = {}  # name -> time of last change, piece
 
     def __call__(self, name: str) -> BootPiece | None:
         """The piece of that public name, or None if there is none."""
-        import hashlib
-
         piece = self.files.find(name)
         if piece is None:
             return None
         try:
             changed = os.fstat(piece.fd).st_mtime_ns
-            key = (name, piece.size, changed)
-            if key not in self._known:
-                digest = hashlib.sha256(piece.read(0, piece.size)).hexdigest()
-                self._known[key] = BootPiece(name, digest, piece.size)
-            return self._known[key]
+            known, made = self._known.get(name, (0, None))
+            if made is None or (known, made.size) != (changed, piece.size):
+                made = BootPiece(name, hashlib.sha256(piece.read(0, piece.size)).hexdigest(), piece.size)
+                self._known[name] = changed, made
+            return made
         finally:
             piece.close()
