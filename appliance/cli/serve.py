@@ -10,6 +10,12 @@ import click
 from appliance.cli.main import Site
 from appliance.config import SETTINGS, parse
 
+_METAVARS = {
+    "address": "IP", "range": "IP-IP", "router": "IP", "ntp": "IP", "domain": "DOMAIN", "lease": "SECONDS",
+    "unknown": "WHAT", "names": "PATTERN", "finish": "HOW", "verify": "HOW", "http_port": "PORT", "https_port": "PORT",
+    "log": "HOW",
+}  # fmt: skip
+
 
 def _options(function: Any) -> Any:
     """Every setting as a flag, from the one table."""
@@ -17,7 +23,8 @@ def _options(function: Any) -> Any:
         if setting.name != "state":
             name = "--" + setting.name.replace("_", "-")
             default = f" [{setting.default}]" if setting.default != "" else ""
-            function = click.option(name, setting.name, metavar="TEXT", help=f"{setting.help.capitalize()}.{default}")(
+            text = f"{setting.help[0].upper()}{setting.help[1:]}.{default}"
+            function = click.option(name, setting.name, metavar=_METAVARS.get(setting.name, "NAME"), help=text)(
                 function
             )
     return function
