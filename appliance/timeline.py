@@ -13,7 +13,7 @@ from images.errors import GildError
 
 RECENT = 10_000  # events held in memory, of all nodes
 MAX_TEXT = 500  # characters of one line
-QUIET = 60.0  # seconds in which the same line about the same node is counted and not repeated
+QUIET = 15.0  # seconds in which the same line of a node is only counted; a second boot takes longer, and is told
 MAX_NOTES = 20_000  # remembered lines, for that
 SLACK = 200  # events a node may have beyond EVENTS_KEPT before its timeline is cut
 BURST, REFILL = 200.0, 10.0  # lines of a machine's own log taken at once, and a second after that
@@ -58,7 +58,7 @@ class Timeline:
         self.wake()
 
     def note(self, node_id: int, text: str, level: str = "info") -> None:
-        """A line that may come again and again: within a minute it is only counted."""
+        """A line that may come again and again: within QUIET seconds it is only counted."""
         now, key = self._steady(), (node_id, text)
         begun, more = self._notes.get(key, (-QUIET, 0))
         if now - begun < QUIET:
