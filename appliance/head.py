@@ -92,6 +92,7 @@ class Head:
             "version": __version__,
             "nodes": dict(sorted(Counter(node.state.value for node in nodes).items())),
             "orders": sum(1 for order in self.roster.orders.values() if not order.closed),
+            "installing": sorted({order.digest for order in self.roster.orders.values() if not order.closed}),
             "dhcp": dict(sorted(self._boots.counts.items())),
             "problem": self.store.problem,
         }

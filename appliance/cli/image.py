@@ -13,6 +13,7 @@ from appliance.cli.main import Site
 from appliance.errors import NotServing, Wrong
 from images.errors import ChunkInvalid, NotFound
 from images.manifest import Manifest
+from images.store import GRACE
 
 
 @click.group("image")
@@ -185,12 +186,13 @@ def rm(site: Site, /, ref: str, yes: bool) -> None:
     except NotServing:
         busy = []
     if digest in busy:
-        raise Wrong(f"{ref} is being installed on a node right now", "wait for it, or cancel: gild.pyz node cancel")
+        raise Wrong(f"{ref} is ordered or being installed on a node right now", "wait for it, or cancel: gild.pyz node cancel")
     used = show.size(sum(part.used for part in manifest.partitions))
     show.ask(f"Remove {ref} ({used} of {_system(manifest) or 'a system'})?", yes)
     site.store.remove(ref)
-    site.store.gc()
-    print(f"{ref} is removed")
+    # Nobody installs anything: what the version alone needed can go at once. Otherwise it goes a day later.
+    freed = site.store.gc(grace=GRACE if busy else 0.0).freed
+    print(f"{ref} is removed, {show.size(freed)} given back")
 
 
 @command.command("recipe")
