@@ -186,7 +186,7 @@ def rm(site: Site, /, ref: str, yes: bool) -> None:
     except NotServing:
         busy = []
     if digest in busy:
-        raise Wrong(f"{ref} is ordered or being installed on a node right now", "wait for it, or cancel: gild.pyz node cancel")
+        raise Wrong(f"{ref} is ordered for a node or being installed", "wait for it, or cancel: gild.pyz node cancel")
     used = show.size(sum(part.used for part in manifest.partitions))
     show.ask(f"Remove {ref} ({used} of {_system(manifest) or 'a system'})?", yes)
     site.store.remove(ref)
