@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ KERNEL_LINES = 40  # told when an installation fails
 # What filesystems need beyond their own module; none of these has an alias that a device would ask for.
 _WITH = {"vfat": ("nls_cp437", "nls_ascii", "nls_utf8"), "ext4": ("crc32c_generic",), "xfs": ("crc32c_generic",)}
 _WITH["btrfs"] = ("crc32c_generic",)
+# The kernel logs its command line, and an order's token stands on it.
+_SECRET = re.compile(r"(gild\.token=)\S+")
 
 
 @dataclass
@@ -55,6 +58,7 @@ class Machine:
 
         done = modules.load_all(there, DRIVERS_WAIT)
         if os.path.isdir(f"{self.sys}/firmware/efi"):
+            modules.load("efivarfs")
             self._mount("efivarfs", f"{self.sys}/firmware/efi/efivars", "efivarfs")
         return done
 
@@ -125,7 +129,10 @@ class Machine:
                     record = os.read(fd, 8192).decode("utf-8", "replace")
                 except BrokenPipeError:  # overwritten while we read: go on with the next
                     continue
-                lines.append("kernel: " + record.partition(";")[2].split("\n", 1)[0])
+                if not record:
+                    break
+                text = record.partition(";")[2].split("\n", 1)[0]
+                lines.append("kernel: " + _SECRET.sub(r"\1...", text))
         except OSError:  # EAGAIN: that was the last
             pass
         finally:

@@ -59,7 +59,8 @@ def card(answer: Answer, facts: Facts, nic: Nic, ip: str, trouble: str = "") -> 
     else:
         title = "WAITING ROOM"
     machine = " ".join(filter(None, (facts.vendor, facts.product, facts.serial and f"serial {facts.serial}")))
-    rows = [title, "", f"{ip} {nic.mac}", machine, "", answer.message or DOING[answer.do]]
+    doing = "waiting for a new order" if trouble and answer.do is Do.WAIT else DOING[answer.do]
+    rows = [title, "", f"{ip} {nic.mac}", machine, "", answer.message or doing]
     if trouble:
         rows += ["", "FAILED: " + trouble]
     bar = "=" * WIDTH

@@ -109,7 +109,7 @@ class Image:
 
     def find(self, path: str) -> Path | bytes | None:
         """The public files of the head."""
-        match = re.fullmatch(r"/(packs|manifests|runs|boot)/([a-z0-9.]+)", path)
+        match = re.fullmatch(r"/(packs|manifests|runs|boot)/([a-z0-9.-]+)", path)
         if match is None:
             return None
         kind, name = match.groups()
@@ -124,7 +124,7 @@ class Image:
         """An order for this image from that head."""
         plan = InstallPlan(
             order="7", node="n17", image=self.manifest.ref, manifest=self.digest,
-            sources=(f"http://127.0.0.1:{head.http_port}",), disk=DiskRule(), layout=LAYOUT,
+            sources=(f"http://{head.address}:{head.http_port}",), disk=DiskRule(), layout=LAYOUT,
             network=Network(MAC, "10.77.0.17", 24),
             edits=(Edit("hostname", {"name": "n17"}), Edit("fstab")),
             boot=tuple(

@@ -51,8 +51,10 @@ def public(path: Path) -> str:
 class SmallHead:
     """`answers` are given in turn, the last one for ever; `bend` may answer any call itself with (status, body)."""
 
-    def __init__(self, pem: Path, files: Callable[[str], Path | bytes | None] = lambda path: None) -> None:
-        self.pem, self.files = pem, files
+    def __init__(
+        self, pem: Path, files: Callable[[str], Path | bytes | None] = lambda path: None, address: str = "127.0.0.1"
+    ) -> None:
+        self.pem, self.files, self.address = pem, files, address
         self.answers: list[Answer] = [Answer(Do.WAIT, number=12, wait=0)]
         self.plan: InstallPlan | None = None
         self.stop_reason = ""
@@ -77,7 +79,7 @@ class SmallHead:
         """Listen; after `close` on the same ports."""
         for secure in (True, False):
             port = self.port if secure else self.http_port
-            server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"head": self, "secure": secure}))
+            server = _Server((self.address, port), type("Handler", (_Handler,), {"head": self, "secure": secure}))
             if secure:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 context.load_cert_chain(self.pem)

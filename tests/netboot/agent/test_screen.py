@@ -28,6 +28,7 @@ def test_a_node_shows_its_name_the_heads_word_and_its_trouble() -> None:
     text = "\n".join(rows)
     assert "NODE N17" in text and "n17 waits" in text and "FAILED: no disk fits" in text
     assert all(len(row) <= WIDTH for row in rows)
+    assert "nothing is written" not in "\n".join(card(Answer(Do.WAIT, node="n17"), FACTS, NIC, "10.77.0.17", "broken"))
 
 
 def test_hostile_words_do_not_move_the_cursor() -> None:

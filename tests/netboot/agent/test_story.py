@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from netboot.agent import disk, facts, localise
+from netboot.agent.install import Tenths
 from netboot.plan import DiskRule
 from netboot.report import PLAN, REPORT, Answer, Disk, Do, Phase, Report
 from tests.netboot.agent.lightnode import DISK_SIZE, INSTALL, LAYOUT, MIB, OFF, TOKEN, Image, LightMachine, tell
@@ -334,3 +335,14 @@ def test_a_prediction_the_head_never_takes_writes_nothing(
     machine = bench.tell(head)
     assert any("did not take the prediction" in line for line in machine.screen)
     assert bench.read(0, 8) == b"precious"
+
+
+def test_tenths_are_told_once_each() -> None:
+    lines: list[str] = []
+    clock = iter(float(n) for n in range(100))
+    tenths = Tenths(100_000_000, lines.append, lambda: next(clock))
+    for done in range(0, 100_000_001, 4_000_000):
+        tenths.at(done)
+    assert [line.split(" %")[0] for line in lines] == [str(n) for n in range(10, 100, 10)]
+    assert lines[0] == "10 % of 100 MB, 12 MB/s"
+    Tenths(0, lines.append).at(0)
