@@ -13,10 +13,12 @@ import os
 import stat
 
 from images.errors import ImageError
+from images.labels import Labels, labels_of
 
 MAX_HOPS = 40  # links in one name, as the kernel has it (MAXSYMLINKS, include/linux/namei.h)
 MAX_READ = 1 << 20  # bytes of one configuration file
 MAX_LISTED = 20_000  # entries of one directory
+MAX_TABLE = 8 << 20  # bytes of SELinux's table of labels; Fedora's has half a megabyte
 LABEL = "security.selinux"  # the extended attribute that SELinux reads (xattr(7))
 PART = ".gild-part"  # suffix of a file that is being written
 
@@ -30,6 +32,7 @@ class Tree:
 
     def __init__(self, root: str) -> None:
         self.root = os.path.realpath(root)
+        self._labels: list[Labels | None] = []  # the table, once it was needed
 
     def resolve(self, path: str, *, last: bool = True) -> str:
         """`path` without links, relative to the tree ("usr/lib/systemd/systemd"). With last=False a link at the end is
@@ -114,7 +117,7 @@ class Tree:
 
         A link of that name is replaced, not followed. `mode` is by default that of the file it replaces, else 0644; the
         owner is root and the group `group`, or that of the file it replaces. Directories are made. The SELinux label is
-        that of the old file, of a neighbour or of the directory, where they have one. Raises TreeInvalid.
+        that of the old file, else what the system's table says, else that of a neighbour. Raises TreeInvalid.
         """
         body = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
         self.make_dir(os.path.dirname(path))
@@ -131,7 +134,7 @@ class Tree:
         same = old is not None and old.st_size == len(body) and stat.S_IMODE(old.st_mode) == wanted
         if same and old is not None and old.st_gid == gid and _same(place, body):
             return False
-        label = self._label(place, old is not None)
+        label = self._label(place, "f", old is not None)
         part = place + PART
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -139,8 +142,7 @@ class Tree:
             fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "wb") as file:
                 file.write(body)
-                if label:
-                    os.setxattr(fd, LABEL, label)
+                _set_label(fd, label)
                 if os.fstat(fd).st_gid != gid:
                     os.fchown(fd, -1, gid)
                 os.fchmod(fd, wanted)
@@ -162,6 +164,7 @@ class Tree:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(part)
             os.symlink(target, part)
+            _set_label(part, self._label(place, "l", False))
             os.rename(part, place)
         except OSError as error:
             raise TreeInvalid(f"{_plain(path)} in the image cannot become a link: {error.strerror}") from None
@@ -195,6 +198,7 @@ class Tree:
             try:
                 os.mkdir(at)
                 os.chmod(at, mode)
+                _set_label(at, self._label(at, "d", False))
             except FileExistsError:
                 if not stat.S_ISDIR(os.lstat(at).st_mode):
                     raise TreeInvalid(f"{_plain(path)} in the image is no directory") from None
@@ -207,17 +211,41 @@ class Tree:
         except (OSError, TreeInvalid):
             return 0
 
-    def _label(self, place: str, replaces: bool) -> bytes:
-        """The SELinux label for a file at `place`, b"" where labels are not in use."""
-        directory = os.path.dirname(place)
-        candidates = [place] if replaces else []
-        with contextlib.suppress(OSError), os.scandir(directory) as entries:
-            near = (entry.path for _, entry in zip(range(100), entries, strict=False) if _regular(entry))
-            candidates += sorted(near)[:1]
+    def _label(self, place: str, kind: str, replaces: bool) -> bytes:
+        """The SELinux label for a file ("f"), directory ("d") or link ("l") at `place`, b"" where none are in use."""
+        if replaces:
+            with contextlib.suppress(OSError):
+                return os.getxattr(place, LABEL, follow_symlinks=False)
+        if not self._labels:
+            self._labels.append(None)
+            with contextlib.suppress(TreeInvalid):
+                self._labels[0] = labels_of(lambda path: self.text(path, MAX_TABLE))
+        table = self._labels[0]
+        found = table.of("/" + place[len(self.root) :].lstrip("/"), kind) if table else b""
+        if found:
+            return found
+        directory, candidates = os.path.dirname(place), list[str]()
+        if kind == "f":
+            with contextlib.suppress(OSError), os.scandir(directory) as entries:
+                near = (entry.path for _, entry in zip(range(100), entries, strict=False) if _regular(entry))
+                candidates = sorted(near)[:1]
         for candidate in (*candidates, directory):
             with contextlib.suppress(OSError):
                 return os.getxattr(candidate, LABEL, follow_symlinks=False)
         return b""
+
+
+def _set_label(target: str | int, label: bytes) -> None:
+    if not label:
+        return
+    try:
+        if isinstance(target, int):
+            os.setxattr(target, LABEL, label)
+        else:
+            os.setxattr(target, LABEL, label, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:  # a FAT has no place for it
+            raise
 
 
 def _parts(path: str) -> list[str]:

@@ -19,6 +19,8 @@ OPTIONS = {
 BUSYBOX = "/bin/busybox"  # of the installer
 MAX_BUSYBOX = 16 << 20
 DIRECTORY = "usr/local/lib/gild"
+# SELinux has programs in a folder of that name as bin_t, which init may start, and not as lib_t (file_contexts).
+PROGRAM = f"{DIRECTORY}/bin/busybox"
 UNIT = "gild-home.service"
 START = "gild-home"
 PATIENCE = 1800  # seconds of one boot; a head that comes back later hears of the node at its next boot
@@ -31,10 +33,10 @@ _SECRET = re.compile(r"[0-9a-fA-F]{16,256}")
 # of it where that is another one or has none (measured: busybox-static 1.35). nc with numbers asks nobody. The sleep
 # keeps its input open: it closes its half of the connection at the end of it, and asyncio then drops the whole.
 SCRIPT = """\
-#!/{directory}/busybox sh
+#!/{program} sh
 # Tells the head node once that this system is up, then removes itself and all that came with it.
 dir=/{directory}
-bb=$dir/busybox
+bb=/{program}
 host={host}
 port={port}
 path='{path}'
@@ -94,8 +96,10 @@ def apply(root: str, options: dict[str, Any]) -> list[str]:
     tree = Tree(root)
     init = inits.init_of(tree)
     clean = _start(tree, init)
-    script = SCRIPT.format(directory=DIRECTORY, host=host, port=port, path=place[3], patience=PATIENCE, clean=clean)
-    changed = tree.write(f"{DIRECTORY}/busybox", program, 0o755)
+    script = SCRIPT.format(
+        directory=DIRECTORY, program=PROGRAM, host=host, port=port, path=place[3], patience=PATIENCE, clean=clean
+    )
+    changed = tree.write(PROGRAM, program, 0o755)
     changed |= tree.write(f"{DIRECTORY}/home", script, 0o700)
     changed |= tree.write(f"{DIRECTORY}/secret", secret + "\n", 0o600)
     return [f"call home to {url} ({init})"] if changed else []
@@ -122,7 +126,7 @@ def _busybox(path: str) -> bytes:
 
 def _start(tree: Tree, init: str) -> str:
     """Have the script started at boot; gives the shell lines that undo that."""
-    command = f"/{DIRECTORY}/busybox sh /{DIRECTORY}/home"
+    command = f"/{PROGRAM} sh /{DIRECTORY}/home"
     if init == "systemd":
         # Type=simple: nothing waits for the call. network-online.target may never be reached, so the script retries.
         unit = (

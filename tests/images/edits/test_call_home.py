@@ -37,8 +37,8 @@ def options(program: str, url: str = "http://10.7.0.1/up/7") -> dict[str, str]:
 def test_systemd_starts_it_and_the_secret_is_roots_alone(tmp_path: Path, program: str) -> None:
     root = systems.debian(tmp_path / "root")
     assert call_home.apply(str(root), options(program)) == ["call home to http://10.7.0.1/up/7 (systemd)"]
-    modes = {p.name: p.stat().st_mode & 0o777 for p in (root / call_home.DIRECTORY).iterdir()}
-    assert modes == {"busybox": 0o755, "home": 0o700, "secret": 0o600}
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (root / call_home.DIRECTORY).rglob("*")}
+    assert modes == {"bin": 0o755, "busybox": 0o755, "home": 0o700, "secret": 0o600}
     unit = (root / "etc/systemd/system/gild-home.service").read_text()
     assert "Type=simple" in unit and "After=network.target" in unit and SECRET not in unit
     wants = root / "etc/systemd/system/multi-user.target.wants/gild-home.service"
