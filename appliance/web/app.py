@@ -13,9 +13,11 @@ from images.errors import Busy, GildError, ImageError, NotFound
 from netboot.wire import WireInvalid
 
 log = logging.getLogger("gild.web")
+_server_log = logging.getLogger("gild.http")
 
 MAX_BODY = 4 * 1024 * 1024  # bytes of a request's body; hello with hundreds of disks stays far below it
 BODY_TIME = 30.0  # seconds a request's body may take; aiohttp itself would wait for it for ever
+LINGER = 2.0  # seconds a client that was refused may go on sending, so that it gets to see the answer
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # HTTP statuses of errors, the one table (exit codes have theirs in appliance.errors).
@@ -83,9 +85,28 @@ def application(routes: Iterable[web.AbstractRouteDef], max_body: int = MAX_BODY
     return app
 
 
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """What is not HTTP is its sender's fault: aiohttp's traceback of it would fill the log at every port scan."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, http_exceptions.HttpProcessingError):
+        return True
+    record.exc_info, record.levelno, record.levelname = None, logging.DEBUG, "DEBUG"
+    return _server_log.isEnabledFor(logging.DEBUG)
+
+
+_server_log.addFilter(_worth_a_line)
+
+
 def runner(app: web.Application) -> web.AppRunner:
     """A runner with the time limits of a server that faces unknown machines: 75 s for a request's headers, and as
     long between two requests."""
     return web.AppRunner(
-        app, access_log=None, keepalive_timeout=75.0, shutdown_timeout=0.5, max_line_size=4096, max_field_size=4096
+        app,
+        access_log=None,
+        logger=_server_log,
+        keepalive_timeout=75.0,
+        lingering_time=LINGER,
+        shutdown_timeout=0.5,
+        max_line_size=4096,
+        max_field_size=4096,
     )

@@ -112,7 +112,10 @@ class Operator:
 
     async def profile_set(self, request: web.Request) -> web.Response:
         """Make or change a profile."""
-        return web.json_response(self.head.profile_set(request.match_info["name"], **await _body(request)))
+        name, body = request.match_info["name"], await _body(request)
+        if body.pop("name", name) != name:
+            raise Wrong("the profile has another name than the one it is asked for by", "leave the name out")
+        return web.json_response(self.head.profile_set(name, **body))
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
