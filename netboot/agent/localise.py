@@ -9,6 +9,7 @@ from images.distro import find
 from images.edits import all as edits
 from images.errors import GildError
 from images.run import run
+from images.tree import Tree
 from netboot.agent import disk
 from netboot.disks import choose
 from netboot.plan import InstallPlan
@@ -24,6 +25,8 @@ def fit(root: str, plan: InstallPlan, facts: Facts, log: Callable[[str], None]) 
     family = system.family.name if system.family else "unknown family"
     told = " ".join(filter(None, (system.release.id, system.release.version))) or "no os-release"
     log(f"the tree is {told} ({family}), init {system.init or 'unknown'}, network {system.network or 'unknown'}")
+    if not Tree(root).lexists("sbin/init"):
+        log("beware: there is no /sbin/init, which kernels start; Debian has it in systemd-sysv")
     for edit in plan.edits:
         options: dict[str, Any] = dict(edit.options)
         if edit.edit == "fstab" and not options.get("mounts"):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from images.edits import host_keys, hostname, hosts, machine_id, resolv
+import pytest
+
+from images.edits import files, host_keys, hostname, hosts, machine_id, resolv
+from images.errors import GildError
 from tests.images import systems
 
 
@@ -78,3 +81,18 @@ def test_host_keys_replace_all_others_and_are_private(tmp_path: Path) -> None:
         "ssh_host_ed25519_key.pub": (0o644, keys["ssh_host_ed25519_key.pub"]),
         "sshd_config": (0o644, "golden"),
     }
+
+
+def test_files_are_put_in_place_whole_or_none_of_them(tmp_path: Path) -> None:
+    systems.put(tmp_path, "outside", "theirs")
+    root = tmp_path / "root"
+    systems.link(root, "etc/motd", "../../outside")
+    good = {"path": "/etc/motd", "content": "n01\n"}
+    with pytest.raises(GildError, match="'etc//x' is not the path of a file"):
+        files.apply(str(root), {"files": [good, {"path": "etc//x", "content": ""}]})
+    assert (root / "etc/motd").is_symlink()
+    secret = {"path": "opt/a/key", "content": "k", "mode": "0600"}
+    assert files.apply(str(root), {"files": [good, secret]}) == ["file etc/motd", "file opt/a/key"]
+    assert (root / "etc/motd").read_text() == "n01\n" and (tmp_path / "outside").read_text() == "theirs"
+    assert (root / "opt/a/key").stat().st_mode & 0o777 == 0o600
+    assert files.apply(str(root), {"files": [good, secret]}) == []

@@ -57,6 +57,18 @@ def test_the_plans_edits_are_applied_with_the_uuids_of_this_disk(tmp_path: Path)
     assert "fstab: /, /boot/efi, swap by UUID" in lines
 
 
+def test_a_tree_that_starts_nothing_is_refused_and_a_missing_link_is_told(tmp_path: Path) -> None:
+    facts, root = disk_of_files(tmp_path), systems.debian(tmp_path / "root")
+    lines: list[str] = []
+    (root / "usr/sbin/init").unlink()
+    localise.fit(str(root), plan(Edit("hostname", {"name": "n01"})), facts, lines.append)
+    assert any("no /sbin/init" in line for line in lines)
+    (root / "usr/lib/systemd/systemd").unlink()
+    with pytest.raises(GildError, match="debian:1 cannot be fitted to a machine: nothing in it starts a machine"):
+        localise.fit(str(root), plan(Edit("hostname", {"name": "n02"})), facts, print)
+    assert (root / "etc/hostname").read_text() == "n01\n"
+
+
 def test_a_partition_without_a_filesystem_and_an_unknown_edit_stop_it(tmp_path: Path) -> None:
     facts, root = disk_of_files(tmp_path), systems.debian(tmp_path / "root")
     with pytest.raises(GildError, match="no edit 'polish'"):
