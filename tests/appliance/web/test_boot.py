@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from netboot.bootfiles import RESCAN
+from netboot.report import HELLO, Facts, Hello
+from netboot.wire import encode
 from tests.appliance.process import MAC, Served, rack_of_one, wait_for
 from tests.netboot.lan import HEAD_IP
 
@@ -105,6 +107,7 @@ def test_a_call_home_needs_its_secret_and_a_small_body(head: Served) -> None:
 
 def test_files_that_were_sent_and_missed_stand_on_the_timeline(head: Served) -> None:
     head.source = head.dhcp()
+    assert head.tls(HELLO, encode(Hello(MAC, Facts()))).status == 200
     assert head.http("GET", f"/boot.ipxe?mac={MAC}").status == 200
     assert head.http("GET", "/boot/big").body == BIG
     assert head.http("GET", "/boot/none").status == 404
