@@ -9,6 +9,7 @@ import click
 
 from appliance.cli.main import Site
 from appliance.config import SETTINGS, parse
+from appliance.errors import ConfigInvalid, Environment
 
 _METAVARS = {
     "address": "IP", "range": "IP-IP", "router": "IP", "ntp": "IP", "domain": "DOMAIN", "lease": "SECONDS",
@@ -39,9 +40,13 @@ def command(site: Site, /, **flags: Any) -> None:
     Every option is also a GILD_NAME variable and a key of STATE/gild.toml; the command line wins.
     """
     try:
-        text = site.paths.settings.read_text()
+        text = site.paths.settings.read_text(encoding="utf-8")
     except FileNotFoundError:
         text = ""
+    except OSError as error:
+        raise Environment(f"cannot read {site.paths.settings}: {error.strerror}", "give another --state") from None
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"{site.paths.settings} is not UTF-8 text at byte {error.start}") from None
     config = parse(text, os.environ, {**flags, "state": str(site.paths.state)})
     from appliance.serve import serve
 
