@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from netboot.wire import WIRE
+
+# Kernel arguments that neither GRUB's script nor a shell takes apart: no quotes, $, ;, #, braces or back slashes.
+CMDLINE = re.compile(r"[A-Za-z0-9_.,:=/@%+~^-]+(?: +[A-Za-z0-9_.,:=/@%+~^-]+)*")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from images.errors import GildError
 from netboot import layout as layouts
 from netboot.disks import PICKS
-from netboot.plan import DEFAULT_LAYOUT, DiskRule, LayoutPart
+from netboot.plan import CMDLINE, DEFAULT_LAYOUT, DiskRule, LayoutPart
 
 FINISHES = ("kexec", "reboot", "poweroff")
 VERIFIES = ("none", "sample", "full")
@@ -18,7 +18,6 @@ DEFAULT = "default"
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}(:([1-9][0-9]{0,8}|latest))?")
-_CMDLINE = re.compile(r"[A-Za-z0-9 _.,:;=/@+%#-]{0,1024}")
 _WORD = re.compile(r"[A-Za-z0-9 _.:+*?\[\]/-]{1,64}")
 
 
@@ -40,6 +39,10 @@ class Profile:
     verify: str = ""
 
 
+def _arguments(text: str) -> bool:
+    return not text or (len(text) <= 1024 and bool(CMDLINE.fullmatch(text)))
+
+
 def check_profile(profile: Profile) -> Profile:
     """`profile` itself if every value is possible. Raises ProfileInvalid naming the value, or netboot.layout's
     LayoutFailed."""
@@ -47,7 +50,7 @@ def check_profile(profile: Profile) -> Profile:
         raise ProfileInvalid(f"{profile.name[:80]!r} cannot be the name of a profile", "a-z, 0-9 and '-'")
     checks: tuple[tuple[str, str, bool, str], ...] = (
         ("image", profile.image, not profile.image or bool(_IMAGE.fullmatch(profile.image)), "NAME or NAME:NUMBER"),
-        ("cmdline", profile.cmdline, bool(_CMDLINE.fullmatch(profile.cmdline)), "kernel arguments, no quotes"),
+        ("cmdline", profile.cmdline, _arguments(profile.cmdline), "kernel arguments without quotes, $ ; # and braces"),
         ("finish", profile.finish, profile.finish in ("", *FINISHES), "one of " + ", ".join(FINISHES)),
         ("verify", profile.verify, profile.verify in ("", *VERIFIES), "one of " + ", ".join(VERIFIES)),
         ("disk", profile.disk.pick, profile.disk.pick in PICKS, "pick=" + "|".join(PICKS)),

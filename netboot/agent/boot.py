@@ -24,7 +24,7 @@ from netboot.agent.kexec import KexecFailed
 from netboot.agent.localise import superblock
 from netboot.agent.stub import BootFailed, Stub, menu
 from netboot.layout import Placed
-from netboot.plan import BootPiece, InstallPlan
+from netboot.plan import CMDLINE, BootPiece, InstallPlan
 from netboot.report import Facts
 
 SECTOR = 512
@@ -65,7 +65,7 @@ def install(
 
     The first sector is written last. Raises BootFailed if the machine could not start; a part that only the other
     kind of firmware would need is left out with a line in the log."""
-    if plan.cmdline and not entries.SAFE.fullmatch(plan.cmdline):
+    if plan.cmdline and not CMDLINE.fullmatch(plan.cmdline):
         raise BootFailed(
             f"the kernel arguments {plan.cmdline[:80]!r} of the profile have characters that GRUB would take apart",
             "use letters, digits and the marks _ . , : = / @ % + ~ ^ -",

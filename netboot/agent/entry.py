@@ -11,8 +11,6 @@ from images.tree import Tree
 GRUB_CFGS = ("boot/grub/grub.cfg", "boot/grub2/grub.cfg")
 ENTRIES = "boot/loader/entries"
 MAX_CFG = 4 << 20  # bytes; a grub.cfg with dozens of kernels has 50 KiB
-# Words that GRUB gives no meaning and that the kernel takes; a quote or a ";" would end the line in grub.cfg.
-SAFE = re.compile(r"[A-Za-z0-9_.,:=/@%+~^-]+(?: +[A-Za-z0-9_.,:=/@%+~^-]+)*")
 _LINUX = re.compile(r"^(\s*linux(?:16|efi)?\s+)(\S+)(.*)$")
 _INITRD = re.compile(r"^\s*initrd(?:16|efi)?\s+(.*\S)\s*$")
 
