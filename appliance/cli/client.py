@@ -51,7 +51,7 @@ class Client:
             answer = json.loads(response.read())
         except PermissionError:
             raise errors.Environment(f"{self.path} may be opened by root alone", "run this as root") from None
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise errors.NotServing(
                 f"no gild process serves {self.path.parent}", "start one: gild.pyz serve --interface NAME"
             ) from None
@@ -59,6 +59,8 @@ class Client:
             raise errors.NotServing(f"the gild process at {self.path.parent} does not answer: {error}") from None
         finally:
             connection.close()
+        if response.status >= 400 and not isinstance(answer, dict):
+            raise errors.NotServing(f"what answers at {self.path} is not gild")
         if response.status >= 400:
             raise _error(answer)
         return answer
@@ -68,7 +70,7 @@ def _path(parts: tuple[str, ...]) -> str:
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def _error(answer: Any) -> GildError:
+def _error(answer: dict[str, Any]) -> GildError:
     kind = str(answer.get("error", ""))
     cls = getattr(errors, kind, None) or getattr(image_errors, kind, None)
     known = cls if isinstance(cls, type) and issubclass(cls, GildError) else GildError

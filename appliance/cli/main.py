@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ import click
 from appliance import __version__
 from appliance.cli.client import Client
 from appliance.config import BY_NAME
-from appliance.errors import exit_code
+from appliance.errors import Environment, exit_code
 from appliance.paths import Paths
-from images.errors import GildError
+from images.errors import GildError, ImageError, NoSpace
 from images.store import Store
 
 
@@ -31,8 +32,13 @@ class Site:
 
     @property
     def store(self) -> Store:
-        """The image store, which needs no server."""
-        return Store(self.paths.images)
+        """The image store, which needs no server. Raises Environment if it cannot be opened."""
+        try:
+            return Store(self.paths.images)
+        except NoSpace:
+            raise
+        except ImageError as error:
+            raise Environment(error.message, error.hint or "run this as root, or give another --state") from None
 
 
 # Nouns in the order in which a new user meets them, and the file of each.
@@ -47,7 +53,27 @@ FILES = {
 }
 
 
-class Lazy(click.Group):
+class Noun(click.Group):
+    """The verbs of a noun, in the order in which they are used, and the nearest one named for a mistyped one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """As defined, not by the alphabet."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Names the nearest command when there is none of that name."""
+        known = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in known:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], known, 1)
+            ctx.fail(f"there is no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+class Lazy(Noun):
     """A group that imports the file of a noun only when the noun is used: the command line starts quickly."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -63,17 +89,6 @@ class Lazy(click.Group):
         module = import_module(f"appliance.cli.{FILES[cmd_name]}")
         command: click.Command = module.command
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Names the nearest command when there is none of that name."""
-        if args and not args[0].startswith("-") and args[0] not in FILES:
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], FILES, 1)
-            ctx.fail(f"there is no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -94,6 +109,7 @@ def run(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit code. Nothing but an unforeseen fault prints a traceback."""
     try:
         gild.main(list(argv), prog_name="gild.pyz", standalone_mode=False)
+        sys.stdout.flush()  # here, where its failure is told; at its end Python could only complain
         return 0
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -103,12 +119,23 @@ def run(argv: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader (head, less) has gone; Python would complain once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):
+        # The reader (head, less) has gone: rich turns that into SystemExit. That is no failure.
+        _discard_output()
         return 0
     except GildError as error:
         print(f"gild: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"      {error.hint}", file=sys.stderr)
         return exit_code(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+            raise
+        _discard_output()
+        print(f"gild: cannot write the output: {error.strerror}", file=sys.stderr)
+        return exit_code(NoSpace(""))
+
+
+def _discard_output() -> None:
+    """Python would complain once more when it flushes what is left at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

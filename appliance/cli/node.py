@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from appliance.cli import show
-from appliance.cli.main import Site
+from appliance.cli.main import Noun, Site
 from appliance.errors import Wrong
 
 _JSON = click.option("--json", "json_", is_flag=True, help="For scripts.")
@@ -15,7 +15,7 @@ _ALL = click.option("--all", "all_", is_flag=True, help="Every node the verb can
 _YES = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-@click.group("node")
+@click.group("node", cls=Noun)
 def command() -> None:
     """Machines: see, approve, install, follow."""
 
@@ -62,7 +62,7 @@ def list_(site: Site, /, json_: bool, quiet: bool) -> None:
 @_JSON
 @click.pass_obj
 def show_(site: Site, /, node: str, json_: bool) -> None:
-    """One machine: hardware, disks and what is on them, order, timeline."""
+    """One machine: hardware, disks, order, timeline."""
     row = site.client.get("nodes", node)
     if json_:
         return show.as_json(row)
@@ -108,7 +108,7 @@ def show_(site: Site, /, node: str, json_: bool) -> None:
 @_JSON
 @click.pass_obj
 def log(site: Site, /, node: str, after: int, follow: bool, json_: bool) -> None:
-    """Every event of a machine, from its first packet to now, with the installer's own log."""
+    """Every event of a machine. From its first packet to now, with the installer's own log."""
     client = site.client
     events = client.get("nodes", node, "log", after=after)
     if json_ and not follow:
@@ -140,7 +140,7 @@ def _timeline(events: list[dict[str, Any]]) -> None:
 @_JSON
 @click.pass_obj
 def approve(site: Site, /, nodes: tuple[str, ...], all_: bool, profile: str, names: str | None, json_: bool) -> None:
-    """Let machines out of the waiting room: they get a name and an address of their own."""
+    """Let machines out of the waiting room. They get a name and an address of their own."""
     rows = site.client.post("nodes", "approve", **_which(nodes, all_), profile=profile, names=names)
     if json_:
         return show.as_json(rows)
@@ -164,7 +164,7 @@ def approve(site: Site, /, nodes: tuple[str, ...], all_: bool, profile: str, nam
 def install(
     site: Site, /, nodes: tuple[str, ...], all_: bool, preview: bool, yes: bool, json_: bool, **choice: str | None
 ) -> None:
-    """Arm one order for each node: its disk is erased once, the next time it boots from the network."""
+    """Order an installation. The node's disk is erased once, the next time it boots from the network."""
     which = _which(nodes, all_)
     plan = site.client.post("nodes", "install", **which, **choice, preview=True)
     if not json_ or preview:
@@ -172,7 +172,8 @@ def install(
     if preview:
         return None
     if not yes:
-        show.ask(f"Erase the disks of {len(plan['nodes'])} nodes as shown?", yes)
+        count = len(plan["nodes"])
+        show.ask("Erase the disk as shown?" if count == 1 else f"Erase the disks of {count} nodes as shown?", yes)
     rows = site.client.post("nodes", "install", **which, **choice, expect=plan["digest"])["nodes"]
     if json_:
         return show.as_json(rows)

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from appliance.cli import show
-from appliance.cli.main import Site
+from appliance.cli.main import Noun, Site
 from appliance.errors import Wrong
 
 
-@click.group("profile")
+@click.group("profile", cls=Noun)
 def command() -> None:
     """What a kind of node gets: image, disk, kernel arguments."""
 
@@ -54,9 +54,12 @@ def set_(site: Site, /, name: str, source: Any, **fields: str | None) -> None:
     given: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
     if source is not None:
         try:
-            given = {**json.load(source), **given}
-        except ValueError as error:
+            read = json.load(source)
+        except (ValueError, RecursionError) as error:
             raise Wrong(f"{source.name}: not JSON: {error}") from None
+        if not isinstance(read, dict):
+            raise Wrong(f"{source.name}: not a JSON object", "write it with: gild.pyz profile show NAME")
+        given = {**read, **given}
     given.pop("name", None)
     site.client.post("profiles", name, **given)
     print(f"profile {name} is set")
