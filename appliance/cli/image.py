@@ -9,30 +9,34 @@ from typing import Any, TextIO
 import click
 
 from appliance.cli import show
-from appliance.cli.main import Site
+from appliance.cli.main import Noun, Site
 from appliance.errors import NotServing, Wrong
-from images.errors import ChunkInvalid, NotFound
+from images.errors import ChunkInvalid, NotFound, RecipeInvalid
 from images.manifest import Manifest
 from images.store import GRACE
 
 
-@click.group("image")
+@click.group("image", cls=Noun)
 def command() -> None:
     """Operating systems to install: build, import, list, verify."""
 
 
 @command.command("build")
-@click.argument("recipe", type=click.File("r"))
+@click.argument("recipe", type=click.File("r", encoding="utf-8"))
 @click.option("--name", metavar="NAME", default="", help="Image name; otherwise the recipe's own.")
 @click.option("--message", "-m", default="", help="What is new in this version.")
 @click.pass_obj
 def build(site: Site, /, recipe: TextIO, name: str, message: str) -> None:
-    """Build a version from RECIPE (TOML; - for input), without a golden client."""
+    """Build a version from a recipe. RECIPE is a TOML file, or - for input; no golden client is needed."""
     from images.sources.recipe import build_recipe
 
     base = Path(recipe.name).parent if recipe.name != "<stdin>" else None
+    try:
+        text = recipe.read()
+    except UnicodeDecodeError as error:
+        raise RecipeInvalid(f"{recipe.name} is not UTF-8 text at byte {error.start}") from None
     with show.progress("build") as progress:
-        manifest = build_recipe(site.store, recipe.read(), name=name, base=base, message=message, progress=progress)
+        manifest = build_recipe(site.store, text, name=name, base=base, message=message, progress=progress)
     _published(site, manifest.ref)
 
 
@@ -43,7 +47,7 @@ def build(site: Site, /, recipe: TextIO, name: str, message: str) -> None:
 @click.option("--cmdline", default="", help="Kernel arguments of the installed system.")
 @click.pass_obj
 def import_(site: Site, /, path: str, name: str, message: str, cmdline: str) -> None:
-    """Make a version of a root file system: a directory or a tar archive (plain, gz, xz, bz2, zst; - for input)."""
+    """Make a version of a root file system. PATH: a directory or a tar archive (gz, xz, bz2, zst too; - for input)."""
     with show.progress("import") as progress:
         if path != "-" and Path(path).is_dir():
             from images.sources.directory import import_directory
@@ -108,7 +112,7 @@ def list_(site: Site, /, json_: bool) -> None:
 @click.option("--json", "json_", is_flag=True, help="The whole manifest.")
 @click.pass_obj
 def show_(site: Site, /, ref: str, json_: bool) -> None:
-    """One version: what is in it, what was checked and mended when it was published."""
+    """One version. What is in it, what was checked and mended when it was published."""
     import json
 
     manifest, digest = site.store.load(ref)
@@ -166,7 +170,7 @@ def verify(site: Site, /, refs: tuple[str, ...]) -> None:
 @click.argument("ref")
 @click.pass_obj
 def tag(site: Site, /, ref: str) -> None:
-    """Let nodes get this version from now on (NAME:NUMBER): promote or roll back."""
+    """Let nodes get this version from now on. REF is NAME:NUMBER; this promotes or rolls back."""
     manifest, _ = site.store.load(ref)
     site.store.set_tag(manifest.name, manifest.version)
     print(f"nodes get {manifest.ref} from now on")
@@ -196,9 +200,9 @@ def rm(site: Site, /, ref: str, yes: bool) -> None:
 
 
 @command.command("recipe")
-@click.argument("name")
+@click.argument("name", default="list")
 def recipe(name: str) -> None:
-    """Print a recipe that comes with gild, to be saved and changed; `list` names them."""
+    """Print a recipe that comes with gild. Save it and change it; without NAME, or with `list`, they are listed."""
     from images.sources.recipe import shipped_recipes
 
     known = shipped_recipes()
@@ -216,10 +220,11 @@ def _published(site: Site, /, ref: str) -> None:
     findings = [check for check in manifest.checks if check.get("severity") == "error"]
     print(f"{ref} is published ({digest[:12]}), {show.size(sum(p.used for p in manifest.partitions))} used")
     for check in findings:
-        print(f"  ! {show.safe(check.get('name'))}: {show.safe(check.get('found'))}. {show.safe(check.get('fix', ''))}")
+        name, found, fix = (show.safe(text) for text in (check["name"], ", ".join(check["found"]), check["fix"]))
+        print(f"  ! {name}: {found}. {fix}")
     if site.store.tag(manifest.name) != manifest.version:
         print(f"  nodes still get version {site.store.tag(manifest.name)}; change that: gild.pyz image tag {ref}")
 
 
 def _system(manifest: Manifest) -> str:
-    return str(manifest.system.get("os", {}).get("pretty_name", ""))
+    return str(manifest.system.get("pretty", ""))
