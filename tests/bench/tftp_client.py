@@ -8,7 +8,6 @@ import struct
 import sys
 import time
 
-
 RCVBUFFORCE = 33  # asm-generic/socket.h; the socket module has no name for it
 
 
