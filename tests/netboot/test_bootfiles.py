@@ -66,7 +66,7 @@ def test_a_folder_turned_into_a_link_after_the_scan_leads_nowhere(folder: Path) 
 
 def test_new_files_are_seen_without_a_restart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr(bootfiles.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("netboot.bootfiles.time.monotonic", lambda: clock[0])
     files = BootFiles({}, str(folder))
     assert files.find("late") is None
     (folder / "late").write_bytes(b"L")
