@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -213,3 +214,8 @@ def test_the_tables_know_every_event_and_no_other_field() -> None:
     assert set(STAY) == set(Event)
     names = {entry.name for entry in fields(Node)}
     assert {"phase", "image", "rung"} <= names
+
+
+def test_the_readme_shows_the_table_as_it_is() -> None:
+    readme = Path(__file__).resolve().parents[2] / "README.md"
+    assert state_diagram() in readme.read_text()
