@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -311,3 +313,22 @@ def test_everything_it_opens_is_the_heads_own(head: Served) -> None:
     assert modes == {"keys": 0o700, "gild.db": 0o600}
     for path in head.paths.keys.iterdir():
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+@root
+def test_the_built_file_serves_its_payload_by_both_protocols(pyz: Path) -> None:
+    with rack_of_one((sys.executable, str(pyz))) as served:
+        served.start()
+        kernel = served.http("GET", "/boot/vmlinuz")
+        assert kernel.status == 200 and kernel.body[0x202:0x206] == b"HdrS"  # Linux x86 boot protocol, section 1.1
+        part = served.http("GET", "/boot/vmlinuz", headers={"Range": "bytes=512-1023"})
+        assert part.status == 206 and part.body == kernel.body[512:1024]
+        got = served.state / "got"
+        assert served.at_node("curl", "-sS", "-o", str(got), f"tftp://{HEAD_IP}/undionly.kpxe").returncode == 0
+        assert got.read_bytes() == served.http("GET", "/boot/undionly.kpxe").body
+        said = subprocess.run(
+            [sys.executable, str(pyz), "--state", str(served.state), "status", "--json"],
+            env=clean_environment(), capture_output=True, check=True, timeout=30,
+        )  # fmt: skip
+        assert json.loads(said.stdout)["address"] == HEAD_IP
+        assert served.stop() == 0 and "Traceback" not in served.log
