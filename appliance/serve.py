@@ -123,9 +123,11 @@ async def _listen(
     """The three HTTP listeners: public, node (TLS) and operator (unix socket)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(identity.certificate_path, identity.key_path)
-    public = await _started(opened, app.application([*boot.routes(), *packs.routes()], MAX_BODY))
-    node = await _started(opened, app.application(NodeApi(head).routes()))
-    operator = await _started(opened, app.application(Operator(head).routes()))
+    runners: list[web.AppRunner] = []
+    opened.push_async_callback(_end, runners)
+    public = await _started(runners, app.application([*boot.routes(), *packs.routes()], MAX_BODY))
+    node = await _started(runners, app.application(NodeApi(head).routes()))
+    operator = await _started(runners, app.application(Operator(head).routes()))
     try:
         await web.SockSite(public, open_tcp(config.http_port, address=config.address), backlog=1024).start()
         secure = open_tcp(config.https_port, address=config.address)
@@ -144,11 +146,16 @@ async def _listen(
     opened.callback(paths.socket.unlink, missing_ok=True)
 
 
-async def _started(opened: contextlib.AsyncExitStack, application: web.Application) -> web.AppRunner:
+async def _started(runners: list[web.AppRunner], application: web.Application) -> web.AppRunner:
     runner = app.runner(application)
+    runners.append(runner)
     await runner.setup()
-    opened.push_async_callback(runner.cleanup)
     return runner
+
+
+async def _end(runners: list[web.AppRunner]) -> None:
+    """Together: each waits a second for its running requests, and one after the other would be three."""
+    await asyncio.gather(*(runner.cleanup() for runner in runners))
 
 
 async def _datagrams(
