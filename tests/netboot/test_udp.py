@@ -207,7 +207,11 @@ class TestCable:
         with cable() as lan:
             with lan.at_head():
                 assert str(udp.interface_address("head0")) == f"{HEAD_IP}/24"
-                head0 = next(i for i in udp.interfaces() if i.name == "head0")
+                for _ in range(100):  # the carrier comes a moment after the cable
+                    head0 = next(i for i in udp.interfaces() if i.name == "head0")
+                    if head0.link:
+                        break
+                    time.sleep(0.02)
                 assert head0.up and head0.link and not head0.loopback
             with lan.at_node(), pytest.raises(udp.UdpError, match="node0 has no IPv4 address"):
                 udp.interface_address("node0")
