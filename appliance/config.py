@@ -106,6 +106,7 @@ SETTINGS: tuple[Setting, ...] = (
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
+MOST_ADDRESSES = 1 << 16  # of a range nobody gave: what netboot.lease.Pool holds
 NOWHERE = ipaddress.IPv4Network("0.0.0.0/32")
 
 
@@ -143,7 +144,7 @@ class Config:
         if not first:
             # The first tenth stays free for switches, BMCs and the site's own machines.
             first = str(network.network_address + max(2, min(network.num_addresses // 10, 256)))
-            last = str(network.broadcast_address - 1)
+            last = str(min(network.broadcast_address - 1, ipaddress.IPv4Address(first) + MOST_ADDRESSES - 1))
         for end in (first, last):
             if ipaddress.IPv4Address(end) not in network:
                 raise ConfigInvalid(f"range {first}-{last}: {end} is not in {network}, the network of {self.interface}")

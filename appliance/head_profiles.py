@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from appliance import rows
 from appliance.errors import Unknown, Wrong
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from images.store import Store as Images
 
 MAX_PROFILES = 1000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ class Profiles:
         changes: dict[str, Any] = {}
         for key, value in given.items():
             if key == "disk":
-                changes[key] = parse_rule(value) if isinstance(value, str) else from_object(DiskRule, value)
+                changes[key] = parse_rule(value) if isinstance(value, str) else _checked(DiskRule, value, "a disk rule")
             elif key == "layout":
+                for part in value if isinstance(value, list) else ():
+                    _checked(LayoutPart, part, "a partition")
                 changes[key] = from_object(_Layout, {"parts": value}).parts or DEFAULT_LAYOUT
             elif isinstance(value, str):
                 changes[key] = value
@@ -65,6 +68,15 @@ class Profiles:
         self.roster.save_now([rows.profile_row(profile)])
         self.roster.profiles[name] = profile
         return _profile(profile)
+
+
+def _checked(kind: type[T], value: Any, what: str) -> T:
+    """`value` as a `kind`. On the wire unknown words are a newer peer's; from a person they are a slip of the pen, and
+    a rule with a slip in it would fit any disk. Raises Wrong, WireInvalid."""
+    known = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    if isinstance(value, dict) and (unknown := sorted(set(map(str, value)) - known)):
+        raise Wrong(f"{what} has no {unknown[0][:80]!r}", f"it has {', '.join(sorted(known))}")
+    return from_object(kind, value)
 
 
 def _profile(profile: Profile) -> dict[str, Any]:

@@ -168,7 +168,12 @@ async def _datagrams(
         name = name.lstrip("/")
         if name in GRUB_CFG:
             return BytesSource(head.grub_cfg(client).encode())
-        return BytesSource(segment) if name == "head.cpio" else files.find(name)
+        piece = BytesSource(segment) if name == "head.cpio" else files.find(name)
+        if piece is None and files.is_folder(name):
+            raise PermissionError("that is a folder")
+        if piece is None and ".." in name.split("/"):
+            raise PermissionError("names do not lead out of the folder of boot files")
+        return piece
 
     def tftp_done(client: str, name: str, sent: int, seconds: float, error: str | None) -> None:
         head.file_sent(client, name, sent, seconds, "tftp", error or "")

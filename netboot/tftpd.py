@@ -51,7 +51,8 @@ OnDone = Callable[[str, str, int, float, "str | None"], None]
 
 
 class TftpServer:
-    """Read-only TFTP. `lookup(name, client_ip)` gives the bytes or None (error 1); it may be called with any text.
+    """Read-only TFTP. `lookup(name, client_ip)` gives the bytes or None (error 1), or raises PermissionError (error 2,
+    with its text); it may be called with any text.
 
     `on_done(client_ip, name, bytes, seconds, error)` is told of every transfer that moved data or failed; `error` is
     None for a complete one. A client that only asked for the size (UEFI firmware does, then comes again) is not
@@ -113,7 +114,10 @@ class TftpServer:
         if self._per_client[source[0]] >= self._max_per_client or not self._room():
             self.refused += 1
             return ()
-        bytes_source = self._lookup(request.name, source[0])
+        try:
+            bytes_source = self._lookup(request.name, source[0])
+        except PermissionError as error:
+            return ((tftp.error(tftp.ACCESS, str(error)), source),)
         if bytes_source is None:
             return ((tftp.error(tftp.NOT_FOUND), source),)
         if request.mode == "netascii":

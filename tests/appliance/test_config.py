@@ -75,3 +75,9 @@ def test_every_default_is_valid_by_its_own_rule() -> None:
     for setting in SETTINGS:
         assert setting.read(setting.default) == setting.default
         assert setting.help
+
+
+def test_the_range_of_a_large_network_is_one_that_can_be_held() -> None:
+    made = config().on(ipaddress.IPv4Interface("10.0.0.1/8"))
+    first, last = ipaddress.IPv4Address(made.range_first), ipaddress.IPv4Address(made.range_last)
+    assert int(last) - int(first) == (1 << 16) - 1

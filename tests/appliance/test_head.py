@@ -674,7 +674,8 @@ def test_profiles(rack: Rack) -> None:
     assert rack.head.profile_set("copy", **{key: value for key, value in made.items() if key != "name"}) == {
         **made, "name": "copy",
     }  # fmt: skip
-    for wrong in ({"colour": "x"}, {"image": 7}, {"finish": "x"}, {"layout": "x"}, {"disk": "sda"}, {"image": "none"}):
+    for wrong in ({"colour": "x"}, {"image": 7}, {"finish": "x"}, {"layout": "x"}, {"disk": "sda"}, {"image": "none"},
+                  {"disk": {"min": 1}}, {"layout": [{**made["layout"][0], "sise": "1MiB"}]}):  # fmt: skip
         with pytest.raises(GildError):
             rack.head.profile_set("compute", **wrong)
     with pytest.raises(Unknown):
