@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.lab.lab import ROOT, Lab, Machine
+from tests.lab.lab import ADDRESS, ROOT, Lab, Machine
 
 NAMES = ("node01", "node02")
 IMAGE = "debian"
@@ -135,7 +135,7 @@ def keep(lab: Lab, machines: list[Machine]) -> None:
     print(f"  {lab.command('node', 'log', NAMES[0])}")
     for machine in machines:
         print(f"  tail -f {machine.console}    # the console of {machine.name}")
-    print(f"  ip netns exec {lab.namespace} ssh root@{NAMES[0]}.cluster.internal")
+    print(f"  ip netns exec {lab.namespace} dig @{ADDRESS} {NAMES[0]}.cluster.internal")
     try:
         while True:
             time.sleep(1)
