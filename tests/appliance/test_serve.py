@@ -95,7 +95,7 @@ def test_not_as_somebody_else(idle: Served) -> None:
         (("--interface", "head0", "--address", "10.9.9.9"), 9, ["10.9.9.9"]),
         (("--interface", "head0", "--address", "10.77.0.99"), 5, ["10.77.0.99"]),
         (("--interface", "head0", "--router", "1.1.1.1"), 9, ["router"]),
-        (("--interface", "lo"), 9, ["65536", "--range"]),
+        (("--interface", "lo", "--range", "127.0.0.9-127.9.0.0"), 9, ["65536", "--range"]),
         (("--lease", "soon"), 9, ["lease", "120"]),
         (("--http-port", "99999"), 9, ["http_port", "65535"]),
     ],
