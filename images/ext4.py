@@ -31,6 +31,7 @@ FEATURES = (
     "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,"
     "dir_nlink,extra_isize,metadata_csum"
 )
+KINDS = ("ext2", "ext3", "ext4")  # what e2fsprogs takes care of
 LINEAGES = uuid.UUID("6a1c0b0e-6f0c-5f0b-9d52-5b1f6d1f9e11")
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x1, 0x2  # linux/falloc.h
 
@@ -85,10 +86,10 @@ def filesystem_size(tree: TreeSize) -> int:
     return -(-wanted // STEP) * STEP
 
 
-def make(tree: Path, image: Path, *, name: str, size: int, inodes: int) -> None:
-    """Write a new filesystem of `size` bytes holding `tree` to `image`; owners, modes, links, devices and extended
-    attributes are kept. Needs root, because it must read every file. Raises CommandFailed, NoSpace, ToolMissing."""
-    identity = filesystem_uuid(name)
+def make(tree: Path, image: Path, *, name: str, identity: str, size: int, inodes: int) -> None:
+    """Write a new filesystem of `size` bytes and UUID `identity` holding `tree` to `image`; owners, modes, links,
+    devices and extended attributes are kept. Needs root, because it must read every file.
+    Raises CommandFailed, NoSpace, ToolMissing."""
     with image.open("wb") as file:
         file.truncate(size)
     argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-I", str(INODE), "-m", "1", "-O", FEATURES]
@@ -146,6 +147,14 @@ def grow(image: Path, size: int) -> None:
     check(image)
     os.truncate(image, size)
     run(["resize2fs", os.fspath(image)], env=fixed_time(), timeout=3600, act=f"growing {image.name}")
+
+
+def rename(image: Path, identity: str) -> None:
+    """Give an unmounted filesystem another UUID. Its checksums are seeded with the UUID (FEATURES has no
+    metadata_csum_seed), so all of its metadata is written anew. Raises CommandFailed."""
+    check(image)
+    argv = ["tune2fs", "-U", identity, os.fspath(image)]
+    run(argv, input=b"y\n", env=fixed_time(), timeout=3600, act=f"naming the filesystem of {image.name}")
 
 
 def punch(fd: int, free: Iterable[tuple[int, int]]) -> None:

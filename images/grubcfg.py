@@ -7,12 +7,10 @@ import re
 from pathlib import Path
 
 from images.kernels import Kernel
+from images.options import CMDLINE
 from images.strip import Check, inside
 from images.tree import Tree
 
-# tty0 last would hide the serial console from init; with ttyS0 last /dev/console is the serial line and the kernel
-# still prints on both (kernel Documentation/admin-guide/serial-console.rst).
-CMDLINE = "console=tty0 console=ttyS0,115200"
 EXISTING = ("boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/loader/entries/*.conf", "boot/extlinux/extlinux.conf")
 TITLE = re.compile(r'^PRETTY_NAME="?([^"\n]*)"?$', re.M)
 UNSAFE = re.compile(r"[^\x20-\x7e]|['\"\\$`;{}]")

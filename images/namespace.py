@@ -54,11 +54,11 @@ def in_private_namespace(work: Callable[[], T]) -> T:
 
 
 @contextmanager
-def mounted(image: Path, at: Path, *, read_only: bool = False, trim: bool = True) -> Iterator[Path]:
+def mounted(image: Path, at: Path, *, read_only: bool = False, trim: bool = True, options: str = "") -> Iterator[Path]:
     """Mount a filesystem image on the directory `at`; only inside `in_private_namespace`. On leaving, everything is
     written, free blocks are given back (`trim`), and the loop device is gone. Raises CommandFailed, Busy."""
-    options = "loop,noatime,ro" if read_only else "loop,noatime"
-    run(["mount", "-o", options, os.fspath(image), os.fspath(at)], timeout=60, act=f"mounting {image.name}")
+    words = ["loop", "noatime", *(["ro"] if read_only else []), *([options] if options else [])]
+    run(["mount", "-o", ",".join(words), os.fspath(image), os.fspath(at)], timeout=60, act=f"mounting {image.name}")
     try:
         yield at
         if not read_only:

@@ -1,13 +1,14 @@
-"""The one way an image file becomes a version: check, map, chunk, hash, compress what is new, rename."""
+"""The one way image files become a version: check, map, chunk, hash, compress what is new, rename."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,30 @@ from images.chunk import CHUNK_SIZE, chunk_count, chunk_hash, chunk_length
 from images.disk import disk_errors
 from images.errors import ChunkInvalid, ChunkMissing, ImageError
 from images.manifest import Kind, Manifest, Partition, Run, digest, encode_manifest, encode_runs, used_bytes
+from images.options import LEVEL, Progress
 from images.packs import PackIndex, PackWriter, read_index
-from images.store import Progress, Store
-from images.usedmap import UsedMap, data_extents, gaps, overlap, used_map
+from images.store import NAME, Store
+from images.usedmap import data_extents, gaps, overlap, used_map
 
-LEVEL = 3  # zstd; measured on a 0.8 GB Debian image: 1 stores 9 % more, 9 stores 5.5 % less for 3.2 times the time
 AHEAD = 8  # chunks in work for each core: bounds memory, hides the disk
 
 
 @dataclass(frozen=True)
+class Part:
+    """One partition's working image: a raw, sparse file with a filesystem that is not mounted. `mount` is its place in
+    the tree, empty if it has none. ext filesystems tell `uuid` and `label` themselves."""
+
+    role: str
+    file: Path
+    fs: str = "ext4"
+    mount: str = "/"
+    uuid: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class Facts:
-    """What is known about the tree inside the image file, for the manifest."""
+    """What is known about the tree inside the image files, for the manifest. `parent` 0 stands for the newest."""
 
     arch: str = "amd64"
     cmdline: str = ""
@@ -34,6 +48,7 @@ class Facts:
     checks: tuple[dict[str, Any], ...] = ()
     source: dict[str, Any] = field(default_factory=dict)
     message: str = ""
+    parent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,78 +64,90 @@ class _Chunk:
 def publish(
     store: Store,
     name: str,
-    image_file: Path,
+    parts: Sequence[Part],
     *,
-    fs: str = "ext4",
-    role: str = "root",
     facts: Facts | None = None,
     level: int = LEVEL,
     chunk_size: int = CHUNK_SIZE,
     tag: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Publish `image_file`, an unmounted filesystem, as the next version of the lineage `name`.
+    """Publish `parts`, unmounted filesystems of one system, as the next version of the lineage `name`.
 
-    The file is checked (e2fsck -fp for ext) and its free blocks are punched out, so it is changed, but not in meaning.
-    Free blocks inside a chunk that holds data are published as zeros: deleted files never leave the head. The tag is
-    set to the new version if `tag` is wished or the lineage has none. `progress` hears ("check" | "map" | "store",
-    done, total). The caller holds the lineage's lock (`Store.lineage_lock`).
+    The files are checked (e2fsck -fp for ext) and their free blocks are punched out, so they are changed, but not in
+    meaning. Free blocks inside a chunk that holds data are published as zeros: deleted files never leave the head. The
+    tag is set to the new version if `tag` is wished or the lineage has none. `progress` hears ("check" | "map" |
+    "store", done, total). The caller holds the lineage's lock (`Store.lineage_lock`).
     Raises ImageError for a filesystem that is not sound, NoSpace with nothing half-written."""
     facts = facts or Facts()
     tell = progress or (lambda phase, done, total: None)
-    tell("check", 0, 1)
-    identity = ext4.check(image_file) if fs == "ext4" else ext4.Identity("", "")
-    tell("check", 1, 1)
+    roles = [part.role for part in parts]
+    if not parts or len(set(roles)) != len(roles) or not all(NAME.fullmatch(role) for role in roles):
+        raise ImageError(f"publishing {name}: {', '.join(roles) or 'nothing'} cannot be the partitions of an image")
+    sound = [_sound(part, tell) for part in parts]
     number = store.next_version(name)
     known = _known(store, name)
-    with disk_errors(f"publishing {name}:{number}"), image_file.open("r+b") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            raise ImageError(f"publishing {name}: {image_file} is empty")
-        tell("map", 0, 1)
-        used = used_map(file.fileno(), size, fs)
-        ext4.punch(file.fileno(), gaps(used.extents, 0, size))
-        data = data_extents(file.fileno(), size)
+    tell("map", 0, 1)
+    with disk_errors(f"publishing {name}:{number}"), ExitStack() as files, PackWriter(store.packs) as writer:
+        works = []
+        for part in sound:
+            file = files.enter_context(part.file.open("r+b"))
+            works.append(_Work(file.fileno(), name, part, chunk_size, known, writer, level))
         tell("map", 1, 1)
-        with PackWriter(store.packs) as writer:
-            builder = _Runs(writer)
-            work = _Work(file.fileno(), size, chunk_size, used, data, known, writer, level)
-            for index, chunk in work.chunks(tell):
+        total, before = sum(work.used.used for work in works), 0
+        packs: list[str] = []
+        built: list[list[Run]] = []
+        for work in works:
+            builder = _Runs(writer, packs)
+            for index, chunk in work.chunks(tell, before, total):
                 builder.add(index, chunk)
-            builder.free_to(chunk_count(size, chunk_size))
-            pack = writer.finish() if writer.size else ""
-    runs, pack_names = builder.result(pack)
-    encoded = encode_runs(runs, size, chunk_size)
-    partition = Partition(
-        role=role,
-        fs=fs,
-        uuid=identity.uuid,
-        label=identity.label,
-        size=size,
-        used=used_bytes(runs, size, chunk_size),
-        runs_sha256=digest(encoded),
-        runs_bytes=len(encoded),
-    )
+            built.append(builder.result(chunk_count(work.size, chunk_size)))
+            before += work.used.used
+        tell("store", total, total)
+        pack = writer.finish() if writer.size else ""
+    encoded = [encode_runs(runs, work.size, chunk_size) for runs, work in zip(built, works, strict=True)]
     have = store.versions(name)
     manifest = Manifest(
         name=name,
         version=number,
-        parent=have[-1] if have else 0,
+        parent=facts.parent or (have[-1] if have else 0),
         created=int(time.time()),
         arch=facts.arch,
         chunk_size=chunk_size,
-        packs=pack_names,
-        partitions=(partition,),
+        packs=tuple(known_pack or pack for known_pack in packs),
+        partitions=tuple(
+            Partition(
+                role=part.role,
+                fs=part.fs,
+                uuid=part.uuid,
+                label=part.label,
+                size=work.size,
+                used=used_bytes(runs, work.size, chunk_size),
+                runs_sha256=digest(data),
+                runs_bytes=len(data),
+            )
+            for part, work, runs, data in zip(sound, works, built, encoded, strict=True)
+        ),
         message=facts.message,
         cmdline=facts.cmdline,
         system=facts.system,
         checks=facts.checks,
         source=facts.source,
     )
-    store.add_version(encode_manifest(manifest), name, number, encoded)
+    store.add_version(encode_manifest(manifest), name, number, b"".join(encoded))
     if tag or not store.tag(name):
         store.set_tag(name, number)
     return manifest
+
+
+def _sound(part: Part, tell: Progress) -> Part:
+    """The part with its filesystem checked, where it is ext, and its own name for itself."""
+    if part.fs not in ext4.KINDS:
+        return part
+    tell("check", 0, 1)
+    identity = ext4.check(part.file)
+    tell("check", 1, 1)
+    return replace(part, uuid=identity.uuid, label=identity.label)
 
 
 def _known(store: Store, name: str) -> list[PackIndex]:
@@ -144,26 +171,24 @@ class _Work:
     """Reads, hashes and compresses chunks on all cores; results come in disk order."""
 
     def __init__(
-        self,
-        fd: int,
-        size: int,
-        chunk_size: int,
-        used: UsedMap,
-        data: list[tuple[int, int]],
-        known: list[PackIndex],
-        writer: PackWriter,
-        level: int,
+        self, fd: int, name: str, part: Part, chunk_size: int, known: list[PackIndex], writer: PackWriter, level: int
     ) -> None:
-        self._fd, self._size, self._chunk_size, self._level = fd, size, chunk_size, level
-        self._used, self._data, self._known = used, data, known
+        """Map the file open at `fd` and punch its free stretches out."""
+        self._fd, self._chunk_size, self._level = fd, chunk_size, level
+        self._known, self._writer = known, writer
+        self.size = os.fstat(fd).st_size
+        if self.size == 0:
+            raise ImageError(f"publishing {name}: {part.file} is empty")
+        self.used = used_map(fd, self.size, part.fs)
+        ext4.punch(fd, gaps(self.used.extents, 0, self.size))
+        self._data = data_extents(fd, self.size)
         self._zero = bytes(chunk_size)
-        self._writer = writer
 
-    def chunks(self, tell: Progress) -> Iterator[tuple[int, _Chunk]]:
-        """(index, chunk) of every chunk that holds a used byte, ascending."""
+    def chunks(self, tell: Progress, before: int, total: int) -> Iterator[tuple[int, _Chunk]]:
+        """(index, chunk) of every chunk that holds a used byte, ascending. `before` bytes of `total` are done."""
         cores = os.cpu_count() or 1
         waiting: deque[tuple[int, Future[_Chunk]]] = deque()
-        total, done, told = self._used.used, 0, 0
+        most, done, told = self.used.used, 0, 0
         with ThreadPoolExecutor(cores, thread_name_prefix="publish") as pool:
             try:
                 for index in self._indexes():
@@ -174,32 +199,31 @@ class _Work:
                         done += self._chunk_size
                         if done - told >= 4 << 20:
                             told = done
-                            tell("store", min(done, total), total)
+                            tell("store", before + min(done, most), total)
                 while waiting:
                     at, future = waiting.popleft()
                     yield at, future.result()
             finally:
                 for _, future in waiting:
                     future.cancel()
-        tell("store", total, total)
 
     def _indexes(self) -> Iterator[int]:
         """Indexes of the chunks that a used stretch touches."""
         following = 0
-        for start, length in self._used.extents:
+        for start, length in self.used.extents:
             first, last = start // self._chunk_size, (start + length - 1) // self._chunk_size
             yield from range(max(first, following), last + 1)
             following = max(following, last + 1)
 
     def _chunk(self, index: int) -> _Chunk:
         start = index * self._chunk_size
-        length = chunk_length(index, self._size, self._chunk_size)
+        length = chunk_length(index, self.size, self._chunk_size)
         if not overlap(self._data, start, length):
             return _Chunk()
         raw = os.pread(self._fd, length, start)
         if len(raw) != length:
             raise ImageError(f"the image file ended at {start + len(raw)} while it was read")
-        free = gaps(self._used.extents, start, length)
+        free = gaps(self.used.extents, start, length)
         if free:
             masked = bytearray(raw)
             for at, count in free:
@@ -220,10 +244,12 @@ class _Work:
 class _Runs:
     """Turns chunks in disk order into runs; a data run is one stretch of one pack: one HTTP range fetches it."""
 
-    def __init__(self, writer: PackWriter) -> None:
+    def __init__(self, writer: PackWriter, packs: list[str]) -> None:
+        """`packs` is shared by the partitions of a version; "" in it stands for the pack being written, whose name is
+        known at the end."""
         self._writer = writer
         self._next = 0
-        self._packs: list[str] = []  # "" stands for the pack being written, whose name is known at the end
+        self._packs = packs
         self._runs: list[Run] = []
         self._kind: Kind | None = None
         self._start = 0
@@ -254,10 +280,11 @@ class _Runs:
             self._extend(Kind.FREE, self._next)
             self._next = index
 
-    def result(self, pack: str) -> tuple[list[Run], tuple[str, ...]]:
-        """The runs and the packs they number; `pack` is the name of the pack just written."""
+    def result(self, chunks: int) -> list[Run]:
+        """The runs of a partition of so many chunks."""
+        self.free_to(chunks)
         self._close(self._next)
-        return self._runs, tuple(name or pack for name in self._packs)
+        return self._runs
 
     def _written(self, chunk: _Chunk) -> tuple[str, int, int]:
         found = self._writer.find(chunk.name)

@@ -25,12 +25,11 @@ from images.chunk import chunk_hash, chunk_length
 from images.disk import disk_errors, hold
 from images.errors import Busy, ChunkInvalid, ChunkMissing, ImageError, ManifestInvalid, NotFound
 from images.manifest import Kind, Manifest, Run, decode_manifest, decode_runs, digest
+from images.options import Progress
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 MAX_DAMAGE = 1000  # findings of one verify; a dead disk would give one per chunk
 GRACE = 24 * 3600  # seconds an unused pack is kept: longer than any install that may still read it
-
-Progress = Callable[[str, int, int], None]  # phase, done, total
 
 
 @dataclass(frozen=True, slots=True)

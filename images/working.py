@@ -1,118 +1,178 @@
-"""A lineage's working image: from a tree to the next version, keeping the layout of the last one."""
+"""A lineage's working image: from a tree, or from partitions, to the next version, keeping the layout of the last one.
+
+    work/<name>/tree      a tree on its way in
+    work/<name>/next      the candidate: what is being changed or made, <role>.img per partition
+    work/<name>/current   the working image, <role>.img per partition, and `digest`, the version it holds
+
+`current` is a cache: it is rebuilt from packs when it is lost or holds another version than the one wanted.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import struct
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from images import ext4, grubcfg, kernels, strip
+from images import ext4
 from images.chunk import chunk_length
 from images.disk import disk_errors
-from images.errors import ImageError, SourceInvalid
-from images.manifest import Kind, Manifest
+from images.errors import CommandFailed, ImageError, SourceInvalid
+from images.manifest import Manifest, digest
 from images.namespace import in_private_namespace, mounted
-from images.publish import LEVEL, Facts, publish
+from images.options import Options
+from images.packs import write_file
+from images.prepare import clamp_times, prepare, root_uuid
+from images.publish import Facts, Part, publish
 from images.run import run
-from images.store import Progress, Store
+from images.store import Store
+from images.strip import Check
 from images.treesync import sync_tree
 
-IMAGE = "root.img"
-NEXT = "root.next.img"
-OS_RELEASE = re.compile(r"(?m)^(ID|ID_LIKE|VERSION_ID|VERSION_CODENAME|PRETTY_NAME)=[\"']?([^\"'\n]{0,200})[\"']?$")
-FIELDS = {
-    "ID": "id",
-    "ID_LIKE": "like",
-    "VERSION_ID": "version",
-    "VERSION_CODENAME": "codename",
-    "PRETTY_NAME": "pretty",
-}
-MACHINES = {62: "amd64", 183: "arm64"}  # e_machine of ELF: EM_X86_64, EM_AARCH64
+WHOLE = "whole"  # role and filesystem of a disk that is kept bit for bit
 AHEAD = 8
+Source = dict[str, Any]
+
+
+# --- the ways in
+
+
+def from_tree(
+    store: Store, name: str, fill: Callable[[Path], Source], options: Options, *, latest: float | None = None
+) -> Manifest:
+    """Publish the tree that `fill` puts into an empty directory as the next version of a lineage; `fill` gives what
+    the manifest is to say of its source. `latest` as in `publish_tree`. Needs root.
+    Raises what `fill` and `publish_tree` raise, and Busy; whatever is raised, all space is given back."""
+    with store.lineage_lock(name), _staging(store.work(name) / "tree") as tree:
+        with disk_errors(f"making {name}"):
+            source = fill(tree)
+        return publish_tree(store, name, tree, options, source=source, latest=latest)
+
+
+def from_parts(
+    store: Store, name: str, fill: Callable[[Path], tuple[list[Part], Source]], options: Options
+) -> Manifest:
+    """Publish the partitions that `fill` writes as files into an empty directory, as the next version of a lineage.
+    Needs root. Raises what `fill` and `publish_candidate` raise, and Busy; all space is then given back."""
+    with store.lineage_lock(name), _staging(store.work(name) / "next") as directory:
+        with disk_errors(f"making {name}"):
+            parts, source = fill(directory)
+        return publish_candidate(store, name, parts, options, source=source)
 
 
 def publish_tree(
     store: Store,
     name: str,
     tree: Path,
+    options: Options | None = None,
     *,
-    message: str = "",
-    source: dict[str, Any] | None = None,
-    cmdline: str = grubcfg.CMDLINE,
-    level: int = LEVEL,
-    tag: bool = False,
+    source: Source | None = None,
     latest: float | None = None,
-    progress: Progress | None = None,
 ) -> Manifest:
     """Publish a tree as the next version of a lineage. The tree is stripped and completed in place: give a copy.
 
     The first version is a new filesystem, each later one the last working image with the tree synced into it. Times
-    of files after `latest` (seconds since 1970; default: the start of this call, so of what is written here) become
-    EPOCH, so that publishing the same again gives the same inodes. The caller holds the lineage's lock and is root.
+    of files after `latest` (seconds since 1970; None: none are) become EPOCH, and so do those of what is written
+    here, so that publishing the same again gives the same inodes. The caller holds the lineage's lock and is root.
     Raises SourceInvalid if the tree is no system, NoSpace, CommandFailed; on any error the last working image and the
     store are as they were."""
-    tell = progress or (lambda phase, done, total: None)
-    start = time.time()
+    options = options or Options()
+    last = _last(store, name)
     with disk_errors(f"preparing the tree of {name}"):
-        facts = prepare(tree, name, message=message, source=source or {}, cmdline=cmdline)
+        uuid = root_uuid(tree) or (last.partitions[0].uuid if last else ext4.filesystem_uuid(name))
+        start = time.time()
+        facts = _prepared(tree, {"root": "/"}, "ext4", uuid, options, source)
         clamp_times(tree, start if latest is None else latest)
-        work = store.work(name)
-        work.mkdir(exist_ok=True)
         size = ext4.tree_size(tree)
         wanted = ext4.filesystem_size(size)
-        candidate = work / NEXT
-        candidate.unlink(missing_ok=True)
-    try:
-        with disk_errors(f"making the working image of {name}"):
-            if not _last_image(store, name, work):
-                ext4.make(tree, candidate, name=name, size=wanted, inodes=size.inodes)
+    with _staging(store.work(name) / "next") as directory, disk_errors(f"making the working image of {name}"):
+        image = directory / "root.img"
+        if last is None:
+            ext4.make(tree, image, name=name, identity=uuid, size=wanted, inodes=size.inodes)
+        else:
+            candidate(store, name, last.version)
+            ext4.grow(image, wanted)
+            if last.partitions[0].uuid != uuid:
+                ext4.rename(image, uuid)
+            options.tell("sync", 0, size.inodes)
+            in_private_namespace(lambda: _sync(tree, image, options, size.inodes))
+        return _publish(store, name, [Part("root", image)], facts, options)
+
+
+def publish_candidate(
+    store: Store,
+    name: str,
+    parts: Sequence[Part],
+    options: Options,
+    *,
+    source: Source | None = None,
+    parent: int = 0,
+) -> Manifest:
+    """Publish partitions that lie in the lineage's `next` directory, and keep them as its working image. The tree on
+    them is mounted, stripped and completed first; what this kernel cannot mount is published as it is, and the
+    version says so. The caller holds the lineage's lock and is root. Raises ImageError, CommandFailed, NoSpace."""
+    with disk_errors(f"preparing {name}"):
+        sound = [replace(p, uuid=ext4.check(p.file).uuid) if p.fs in ext4.KINDS and not p.uuid else p for p in parts]
+        facts = in_private_namespace(lambda: _prepare_parts(sound, options, source))
+    return _publish(store, name, sound, replace(facts, parent=parent), options)
+
+
+# --- the working image
+
+
+def candidate(store: Store, name: str, number: int) -> list[Part]:
+    """A private copy of the partitions of a version, in the lineage's `next` directory, rebuilt from packs if the
+    working image holds another version. The caller holds the lineage's lock, and clears the directory.
+    Raises NotFound, ChunkMissing, ChunkInvalid, NoSpace."""
+    manifest, sha = store.load(f"{name}:{number}")
+    current, directory = store.work(name) / "current", store.work(name) / "next"
+    clear(directory)
+    with disk_errors(f"copying {manifest.ref}"):
+        directory.mkdir(parents=True)
+        parts = parts_of(manifest, directory)
+        held = current / "digest"
+        ready = held.is_file() and held.read_text() == sha
+        for index, part in enumerate(parts):
+            file = current / part.file.name
+            if ready and file.is_file():
+                copy_sparse(file, part.file)
             else:
-                copy_sparse(work / IMAGE, candidate)
-                ext4.grow(candidate, wanted)
-                tell("sync", 0, size.inodes)
-                in_private_namespace(lambda: _sync(tree, candidate, work, size.inodes, tell))
-        manifest = publish(store, name, candidate, facts=facts, level=level, tag=tag, progress=progress)
-        with disk_errors(f"keeping the working image of {name}"):
-            os.replace(candidate, work / IMAGE)
-        return manifest
-    finally:
-        candidate.unlink(missing_ok=True)
+                restore(store, manifest, index, part.file)
+    return parts
 
 
-def prepare(tree: Path, name: str, *, message: str, source: dict[str, Any], cmdline: str) -> Facts:
-    """Strip a tree, make its initramfs generic, give it a boot menu and a root line in fstab where it has none, and
-    say what was found. Raises SourceInvalid if it is no system, CommandFailed."""
-    if not (tree / "etc").is_dir() or (tree / "etc").is_symlink() or not (tree / "usr").is_dir():
-        raise SourceInvalid(f"{tree} has no etc and usr: it is not the root of a system")
-    uuid = ext4.filesystem_uuid(name)
-    checks = strip.strip_tree(tree)
-    checks += kernels.make_generic(tree)
-    found = kernels.kernels(tree)
-    checks += kernels.check_kernels(found)
-    checks.append(grubcfg.write_grub_cfg(tree, found, uuid=uuid, cmdline=cmdline))
-    checks.append(grubcfg.write_fstab(tree, uuid=uuid))
-    return Facts(
-        arch=_arch(tree),
-        cmdline=cmdline,
-        system={**_os_release(tree), "kernels": [kernel.as_dict() for kernel in found]},
-        checks=tuple(check.as_dict() for check in checks),
-        source=source,
-        message=message,
-    )
+def parts_of(manifest: Manifest, directory: Path) -> list[Part]:
+    """The partitions of a version as files of `directory`."""
+    mounts = manifest.system.get("mounts", {"root": "/"})
+    return [
+        Part(p.role, directory / f"{p.role}.img", p.fs, str(mounts.get(p.role, "")), p.uuid, p.label)
+        for p in manifest.partitions
+    ]
 
 
-def clamp_times(tree: Path, latest: float) -> None:
-    """Set every time of a tree later than `latest` (seconds since 1970) to EPOCH. Raises OSError."""
-    for directory, names, files in os.walk(tree, topdown=False):
-        for path in (*(os.path.join(directory, name) for name in (*files, *names)), directory):
-            if os.lstat(path).st_mtime > latest:
-                os.utime(path, (ext4.EPOCH, ext4.EPOCH), follow_symlinks=False)
+@contextmanager
+def mounted_parts(parts: Sequence[Part], at: Path, *, read_only: bool = False) -> Iterator[Path]:
+    """Mount the partitions of a system on the directory `at`, the root first; only inside `in_private_namespace`. On
+    leaving everything is written, trimmed and unmounted, and the loop devices are gone. Raises CommandFailed, Busy,
+    SourceInvalid."""
+    places = sorted((part for part in parts if part.mount), key=lambda part: (part.mount.count("/"), part.mount))
+    if not places or places[0].mount != "/":
+        raise SourceInvalid("no partition of the image is mounted on /", "say which one holds the system")
+    with ExitStack() as stack:
+        for part in sorted(places, key=lambda part: part.mount != "/"):
+            target = at / part.mount.lstrip("/")
+            # The tree is the image's: a link in it must not lead the mount out of it.
+            if target.is_symlink() or not target.resolve().is_relative_to(at.resolve()) or not target.is_dir():
+                raise SourceInvalid(f"{part.mount} is no directory in the image: {part.role} cannot be mounted there")
+            options = "nouuid" if part.fs == "xfs" else ""  # the source disk may be mounted beside its copy
+            stack.enter_context(mounted(part.file, target, read_only=read_only, options=options))
+        yield at
 
 
 def restore(store: Store, manifest: Manifest, index: int, target: Path) -> None:
@@ -132,7 +192,6 @@ def restore(store: Store, manifest: Manifest, index: int, target: Path) -> None:
             for run_ in store.runs(manifest, index):
                 at = run_.offset
                 for chunk, (name, frame) in enumerate(run_.chunks, run_.start):
-                    assert run_.kind is Kind.DATA
                     waiting.append(pool.submit(write, manifest.packs[run_.pack], at, frame, chunk, name))
                     at += frame
                     if len(waiting) > cores * AHEAD:
@@ -147,61 +206,6 @@ def copy_sparse(source: Path, target: Path) -> None:
     run(argv, timeout=3600, act=f"copying {source.name}")
 
 
-def _last_image(store: Store, name: str, work: Path) -> bool:
-    """Make sure the last working image is there, from packs if it was lost; False if the lineage has none yet or its
-    last version is not ext4."""
-    versions = store.versions(name)
-    if not versions:
-        return False
-    image = work / IMAGE
-    if not image.is_file():
-        manifest, _ = store.load(f"{name}:{versions[-1]}")
-        if [p.fs for p in manifest.partitions] != ["ext4"]:
-            return False
-        rebuilt = work / NEXT
-        try:
-            restore(store, manifest, 0, rebuilt)
-            os.replace(rebuilt, image)
-        finally:
-            rebuilt.unlink(missing_ok=True)
-    return True
-
-
-def _sync(tree: Path, image: Path, work: Path, entries: int, tell: Progress) -> None:
-    at = work / "mount"
-    at.mkdir(exist_ok=True)
-    try:
-        with mounted(image, at):
-            sync_tree(tree, at, lambda done: tell("sync", min(done, entries), entries))
-    finally:
-        at.rmdir()
-
-
-def _os_release(tree: Path) -> dict[str, str]:
-    for name in ("etc/os-release", "usr/lib/os-release"):
-        path = strip.inside(tree, name)
-        if path is not None and path.is_file() and not path.is_symlink():
-            found = OS_RELEASE.findall(path.read_text(errors="replace")[:65536])
-            return {FIELDS[key]: value for key, value in found}
-    return {}
-
-
-def _arch(tree: Path) -> str:
-    """Architecture of the tree's own programs, in Debian's words. Raises SourceInvalid if none can be read."""
-    for name in ("usr/bin/env", "bin/busybox", "usr/bin/ls", "bin/ls", "usr/bin/bash", "bin/sh", "usr/bin/true"):
-        path = strip.inside(tree, name)
-        if path is None or path.is_symlink() or not path.is_file():
-            continue
-        with path.open("rb") as file:
-            head = file.read(20)
-        if head[:4] == b"\x7fELF" and len(head) == 20:
-            machine = struct.unpack_from("<H", head, 18)[0]
-            if machine not in MACHINES:
-                raise SourceInvalid(f"{name} in the tree is for another kind of machine (ELF {machine})")
-            return MACHINES[machine]
-    raise SourceInvalid(f"{tree} has no program that tells its architecture", "give the root directory of a system")
-
-
 def clear(path: Path) -> None:
     """Remove a staging directory and all in it, if it is there. Raises ImageError."""
     with disk_errors(f"removing {path}"):
@@ -211,3 +215,94 @@ def clear(path: Path) -> None:
             if os.path.ismount(path):
                 raise ImageError(f"{path} is a mount point", "umount it")
             shutil.rmtree(path)
+
+
+# --- inside
+
+
+@contextmanager
+def _staging(path: Path) -> Iterator[Path]:
+    """An empty directory that is gone afterwards, unless it was made the working image."""
+    clear(path)
+    with disk_errors(f"making {path}"):
+        path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        clear(path)
+
+
+def _last(store: Store, name: str) -> Manifest | None:
+    """The newest version of a lineage, if a tree can be synced into it: one ext4 root."""
+    versions = store.versions(name)
+    if not versions:
+        return None
+    manifest, _ = store.load(f"{name}:{versions[-1]}")
+    return manifest if [(p.role, p.fs) for p in manifest.partitions] == [("root", "ext4")] else None
+
+
+def _publish(store: Store, name: str, parts: Sequence[Part], facts: Facts, options: Options) -> Manifest:
+    manifest = publish(store, name, parts, facts=facts, level=options.level, tag=options.tag, progress=options.progress)
+    current, directory = store.work(name) / "current", parts[0].file.parent
+    with disk_errors(f"keeping the working image of {name}"):
+        write_file(directory / "digest", digest(store.manifest_path(name, manifest.version).read_bytes()).encode())
+        clear(current)
+        os.replace(directory, current)
+    return manifest
+
+
+def _prepare_parts(parts: Sequence[Part], options: Options, source: Source | None) -> Facts:
+    """Mount what can be mounted and prepare the tree; the rest is told by a check."""
+    mounts = {part.role: part.mount for part in parts if part.mount}
+    if "/" not in mounts.values():
+        found = tuple(part.role for part in parts)
+        alone = Check("system", found, "kept as it is: nothing in it is fitted to a node", "warning")
+        return Facts(source=source or {}, message=options.message, checks=(alone.as_dict(),))
+    root = next(part for part in parts if part.mount == "/")
+    at = root.file.parent / "mount"
+    at.mkdir(exist_ok=True)
+    left: list[Part] = []
+    try:
+        usable = _mountable(parts, at, left)
+        with mounted_parts(usable, at):
+            facts = _prepared(at, mounts, root.fs, root.uuid, options, source)
+    finally:
+        at.rmdir()
+    if left:
+        found = tuple(f"{part.role} ({part.fs})" for part in left)
+        told = Check("unreadable partitions", found, "kept as they are: this machine cannot mount them", "warning")
+        facts = replace(facts, checks=(*facts.checks, told.as_dict()))
+    return facts
+
+
+def _mountable(parts: Sequence[Part], at: Path, left: list[Part]) -> list[Part]:
+    """The parts whose filesystem this kernel can mount. Raises CommandFailed if the root's is not among them."""
+    usable = []
+    for part in parts:
+        try:
+            if part.mount:
+                with mounted(part.file, at, read_only=True, options="nouuid,norecovery" if part.fs == "xfs" else ""):
+                    usable.append(part)
+        except CommandFailed:
+            if part.mount == "/":
+                raise
+            left.append(part)
+    return usable
+
+
+def _prepared(
+    tree: Path, mounts: Mapping[str, str], fs: str, uuid: str, options: Options, source: Source | None
+) -> Facts:
+    return prepare(
+        tree, uuid=uuid, fs=fs, mounts=mounts, message=options.message, source=source, cmdline=options.cmdline
+    )
+
+
+def _sync(tree: Path, image: Path, options: Options, entries: int) -> None:
+    at = image.parent / "mount"
+    at.mkdir(exist_ok=True)
+    try:
+        with mounted(image, at):
+            sync_tree(tree, at, lambda done: options.tell("sync", min(done, entries), entries))
+    finally:
+        at.rmdir()

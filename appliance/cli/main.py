@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,14 +43,14 @@ class Site:
 
 
 # Nouns in the order in which a new user meets them, and the file of each.
-FILES = {
-    "serve": "serve",
-    "status": "status",
-    "watch": "watch",
-    "image": "image",
-    "node": "node",
-    "profile": "profile",
-    "help": "topics",
+NOUNS = {
+    "serve": ("serve", "command"),
+    "status": ("status", "command"),
+    "watch": ("watch", "command"),
+    "image": ("image", "command"),
+    "node": ("node", "command"),
+    "profile": ("profile", "command"),
+    "help": ("topics", "command"),
 }
 
 
@@ -73,25 +74,30 @@ class Noun(click.Group):
         return super().resolve_command(ctx, args)
 
 
-class Lazy(Noun):
-    """A group that imports the file of a noun only when the noun is used: the command line starts quickly."""
+class Verbs(Noun):
+    """A group that imports the file of a verb only when the verb is used: the command line starts quickly."""
+
+    def __init__(self, *args: Any, verbs: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        """`verbs`: name -> file in this folder, name of the command in it."""
+        super().__init__(*args, **options)
+        self.verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Nouns in the order in which a new user meets them."""
-        return list(FILES)
+        """In the order of the table."""
+        return list(self.verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a noun, imported now."""
-        if cmd_name not in FILES:
+        """The command of a verb, imported now."""
+        if cmd_name not in self.verbs:
             return None
         from importlib import import_module
 
-        module = import_module(f"appliance.cli.{FILES[cmd_name]}")
-        command: click.Command = module.command
+        file, name = self.verbs[cmd_name]
+        command: click.Command = getattr(import_module(f"appliance.cli.{file}"), name)
         return command
 
 
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Verbs, verbs=NOUNS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--state", metavar="DIR", envvar="GILD_STATE", default=BY_NAME["state"].default, show_default=True,
               help=BY_NAME["state"].help.capitalize() + ".")  # fmt: skip
 @click.version_option(__version__, message="gild %(version)s")

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from images import working
 from images.disk import disk_errors
 from images.errors import SourceInvalid
 from images.ext4 import tree_size
-from images.grubcfg import CMDLINE
 from images.manifest import Manifest
-from images.publish import LEVEL
-from images.store import Progress, Store
+from images.options import Options
+from images.store import Store
 from images.treesync import sync_tree
 
 
-def import_directory(
-    store: Store,
-    name: str,
-    path: Path,
-    *,
-    message: str = "",
-    cmdline: str = CMDLINE,
-    level: int = LEVEL,
-    tag: bool = False,
-    progress: Progress | None = None,
-) -> Manifest:
+def import_directory(store: Store, name: str, path: Path, options: Options) -> Manifest:
     """Publish the tree at `path` as the next version of `name`. The directory itself is only read: the tree is copied
     first, one filesystem only, so what is mounted inside it comes out empty. Needs root.
     Raises SourceInvalid, Busy, NoSpace, CommandFailed."""
-    tell = progress or (lambda phase, done, total: None)
     root = Path(path)
     if not root.is_dir():
         raise SourceInvalid(f"{path} is not a directory")
@@ -40,23 +29,15 @@ def import_directory(
         raise SourceInvalid(f"importing {path} must read every file with its owner", "run this as root")
     if store.root.resolve().is_relative_to(root.resolve()) and _same_device(store.root, root):
         raise SourceInvalid(f"the store {store.root} lies inside {path}", "import from another place or move the store")
-    with store.lineage_lock(name):
-        staging = store.work(name) / "tree"
-        working.clear(staging)
+
+    def fill(tree: Path) -> dict[str, Any]:
         with disk_errors(f"copying {path}"):
-            staging.mkdir(parents=True)
-        try:
-            with disk_errors(f"copying {path}"):
-                entries = tree_size(root).inodes
-                tell("copy", 0, entries)
-                sync_tree(root, staging, lambda done: tell("copy", min(done, entries), entries))
-            source = {"kind": "directory", "path": os.fspath(root.resolve())}
-            return working.publish_tree(
-                store, name, staging,
-                message=message, source=source, cmdline=cmdline, level=level, tag=tag, progress=progress,
-            )  # fmt: skip
-        finally:
-            working.clear(staging)
+            entries = tree_size(root).inodes
+            options.tell("copy", 0, entries)
+            sync_tree(root, tree, lambda done: options.tell("copy", min(done, entries), entries))
+        return {"kind": "directory", "path": os.fspath(root.resolve())}
+
+    return working.from_tree(store, name, fill, options)
 
 
 def _same_device(one: Path, other: Path) -> bool:

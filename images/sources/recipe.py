@@ -11,18 +11,20 @@ import shlex
 import shutil
 import tarfile
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from images import working
 from images.disk import disk_errors
 from images.errors import CommandFailed, RecipeInvalid, ToolMissing
 from images.ext4 import EPOCH
 from images.manifest import Manifest
-from images.publish import LEVEL
+from images.options import Options, Progress
 from images.run import stream
 from images.sources.aptsources import host_sources, host_suite, mirror_sources, sources_for
 from images.sources.recipetext import Recipe, parse_recipe
-from images.store import Progress, Store
+from images.store import Store
 
 SHIPPED = ("debian", "debian-mpi", "debian-slurm")
 HOOKS = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
@@ -41,19 +43,17 @@ def shipped_recipes() -> dict[str, str]:
 def build_recipe(
     store: Store,
     recipe_text: str,
-    *,
     name: str = "",
+    options: Options | None = None,
+    *,
     base: Path | None = None,
-    message: str = "",
-    level: int = LEVEL,
-    tag: bool = False,
-    progress: Progress | None = None,
 ) -> Manifest:
     """Build a recipe and publish the result as the next version of `name` (default: the recipe's own name).
 
     `base` is the directory that `source` files of the recipe are relative to. The same recipe and the same package
     versions give the same chunks. `progress` hears ("build", packages unpacked and set up, expected) and what
     publishing tells. Needs root. Raises RecipeInvalid, ToolMissing, CommandFailed, Busy, NoSpace."""
+    options = options or Options()
     recipe = parse_recipe(recipe_text)
     lineage = name or recipe.name
     if not lineage:
@@ -66,32 +66,23 @@ def build_recipe(
         raise CommandFailed("building a recipe makes files of many owners", "run this as root")
     overlay, owners = _overlay(recipe, base or Path("."))
     scripts = [_script(script, base or Path(".")) for script in recipe.scripts]
-    with store.lineage_lock(lineage):
-        work = store.work(lineage)
-        staging = work / "tree"
-        working.clear(staging)
-        with disk_errors(f"building {lineage}"):
-            work.mkdir(exist_ok=True)
-        try:
-            with (
-                tempfile.TemporaryDirectory(prefix="build-", dir=work) as temporary,
-                disk_errors(f"building {lineage}"),
-            ):
-                argv = _argv(recipe, Path(temporary), staging, overlay, owners, scripts)
-                _mmdebstrap(argv, Path(temporary), lineage, progress or (lambda phase, done, total: None))
-            source = {
-                "kind": "recipe",
-                "recipe": recipe_text,
-                "sha256": hashlib.sha256(recipe_text.encode()).hexdigest(),
-                "packages": installed_packages(staging),
-            }
-            return working.publish_tree(
-                store, lineage, staging,
-                message=message or recipe.message, source=source, cmdline=recipe.cmdline, level=level, tag=tag,
-                latest=EPOCH, progress=progress,
-            )  # fmt: skip
-        finally:
-            working.clear(staging)
+
+    def fill(staging: Path) -> dict[str, Any]:
+        with (
+            tempfile.TemporaryDirectory(prefix="build-", dir=staging.parent) as temporary,
+            disk_errors(f"building {lineage}"),
+        ):
+            argv = _argv(recipe, Path(temporary), staging, overlay, owners, scripts)
+            _mmdebstrap(argv, Path(temporary), lineage, options.tell)
+        return {
+            "kind": "recipe",
+            "recipe": recipe_text,
+            "sha256": hashlib.sha256(recipe_text.encode()).hexdigest(),
+            "packages": installed_packages(staging),
+        }
+
+    told = replace(options, message=options.message or recipe.message, cmdline=recipe.cmdline)
+    return working.from_tree(store, lineage, fill, told, latest=EPOCH)
 
 
 def installed_packages(tree: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from images.errors import RecipeInvalid
-from images.grubcfg import CMDLINE
+from images.options import CMDLINE
 
 MAX_TEXT = 1 << 20  # bytes of a recipe
 # Debian policy 5.6.1 with an optional version or release, as apt-get install takes them.

@@ -10,15 +10,14 @@ import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from images import working
 from images.disk import disk_errors
 from images.errors import NoSpace, SourceInvalid
-from images.grubcfg import CMDLINE
 from images.manifest import Manifest
-from images.publish import LEVEL
-from images.store import Progress, Store
+from images.options import Options, Progress
+from images.store import Store
 
 MAX_MEMBERS = 5_000_000
 MAX_PATH = 4096  # bytes, PATH_MAX
@@ -34,37 +33,20 @@ ACL_TAGS = {("user", False): 0x01, ("user", True): 0x02, ("group", False): 0x04,
 ACL_TAGS |= {("mask", False): 0x10, ("other", False): 0x20}
 
 
-def import_tar(
-    store: Store,
-    name: str,
-    archive: Path | IO[bytes],
-    *,
-    message: str = "",
-    cmdline: str = CMDLINE,
-    level: int = LEVEL,
-    tag: bool = False,
-    progress: Progress | None = None,
-) -> Manifest:
+def import_tar(store: Store, name: str, archive: Path | IO[bytes], options: Options) -> Manifest:
     """Publish the tree in a tar archive as the next version of `name`. `archive` is a file or an open stream, plain or
     compressed with gzip, bzip2 or xz; it must hold the root directory itself, with owners by number. Needs root.
     Raises SourceInvalid, naming the member, for anything that would leave the tree; Busy, NoSpace, CommandFailed."""
     if os.geteuid() != 0:
         raise SourceInvalid("importing an archive must set the owner of every file", "run this as root")
     shown = os.fspath(archive) if isinstance(archive, Path) else "stream"
-    with store.lineage_lock(name):
-        staging = store.work(name) / "tree"
-        working.clear(staging)
-        try:
-            with disk_errors(f"unpacking {shown}"):
-                staging.mkdir(parents=True)
-                _unpack(archive, shown, staging, progress)
-            source = {"kind": "tar", "file": os.path.basename(shown)}
-            return working.publish_tree(
-                store, name, staging,
-                message=message, source=source, cmdline=cmdline, level=level, tag=tag, progress=progress,
-            )  # fmt: skip
-        finally:
-            working.clear(staging)
+
+    def fill(tree: Path) -> dict[str, Any]:
+        with disk_errors(f"unpacking {shown}"):
+            _unpack(archive, shown, tree, options.progress)
+        return {"kind": "tar", "file": os.path.basename(shown)}
+
+    return working.from_tree(store, name, fill, options)
 
 
 def _unpack(archive: Path | IO[bytes], shown: str, target: Path, progress: Progress | None) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 
-from images.publish import publish
+from images.publish import Part, publish
 from images.store import Store
 from tests.bench.rig import Rig, Row, against, paired
 from tests.bench.trees import make_ext4, real_tree
@@ -31,7 +31,7 @@ def run(rig: Rig) -> Iterator[Row]:
         store = Store(folder)
         begun = time.monotonic()
         with store.lineage_lock("bench"):
-            publish(store, "bench", image)
+            publish(store, "bench", [Part("root", image)])
         os.sync()
         seconds = time.monotonic() - begun
         stored[:] = [sum(file.stat().st_size for file in (folder / "packs").iterdir() if file.suffix == ".pack")]

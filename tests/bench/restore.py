@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from images.publish import publish
+from images.publish import Part, publish
 from images.store import Store
 from tests.bench.rig import HEAD, Rig, Row, against, paired
 from tests.bench.trees import make_ext4, random_tree, real_tree
@@ -46,7 +46,7 @@ def _case(rig: Rig, state: Path, memory: Path, case: str, size: int, tree: objec
     name = "bench" + str(size >> 30)
     store = Store(state / "store")
     with store.lineage_lock(name):
-        manifest = publish(store, name, image)
+        manifest = publish(store, name, [Part("root", image)])
     (state / "boot").mkdir(exist_ok=True)
     subprocess.run(["zstd", "-q", "-f", "-3", "-T0", image, "-o", state / "boot" / "disk.zst"], check=True)
     image.unlink()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from images.errors import Busy, SourceInvalid
+from images.options import Options
 from images.sources.directory import import_directory
 from images.store import Store
 from tests.images.test_treesync import picture
@@ -21,9 +22,8 @@ def test_the_directory_stays_as_it_was(tmp_path: Path) -> None:
     before = picture(tree)
     store = Store(tmp_path / "store")
     phases: list[str] = []
-    manifest = import_directory(
-        store, "x", tree, message="hi", progress=lambda phase, done, total: phases.append(phase)
-    )
+    options = Options(message="hi", progress=lambda phase, done, total: phases.append(phase))
+    manifest = import_directory(store, "x", tree, options)
     assert picture(tree) == before
     assert manifest.source == {"kind": "directory", "path": str(tree)} and manifest.message == "hi"
     assert list(dict.fromkeys(phases)) == ["copy", "check", "map", "store"]
@@ -33,12 +33,12 @@ def test_the_directory_stays_as_it_was(tmp_path: Path) -> None:
 def test_what_cannot_be_imported_says_why(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     with pytest.raises(SourceInvalid, match="is not a directory"):
-        import_directory(store, "x", tmp_path / "nothing")
+        import_directory(store, "x", tmp_path / "nothing", Options())
     with pytest.raises(SourceInvalid, match="no etc and usr"):
-        import_directory(store, "x", tmp_path)
+        import_directory(store, "x", tmp_path, Options())
     tree = tiny_tree(tmp_path / "tree")
     with pytest.raises(SourceInvalid, match="lies inside"):
-        import_directory(Store(tree / "var/store"), "x", tree)
+        import_directory(Store(tree / "var/store"), "x", tree, Options())
     with store.lineage_lock("x"), pytest.raises(Busy):
-        import_directory(store, "x", tree)
+        import_directory(store, "x", tree, Options())
     assert store.images() == []

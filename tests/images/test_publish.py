@@ -12,7 +12,7 @@ import pytest
 from images import ext4, packs
 from images.errors import CommandFailed, ImageError, NoSpace
 from images.manifest import Kind, Manifest
-from images.publish import Facts, publish
+from images.publish import Facts, Part, publish
 from images.store import Store
 from images.working import restore
 
@@ -40,9 +40,9 @@ def filesystem(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
-def put(store: Store, image: Path, **options: object) -> Manifest:
+def put(store: Store, image: Path, fs: str = "ext4", **options: object) -> Manifest:
     with store.lineage_lock("x"):
-        return publish(store, "x", image, **options)  # type: ignore[arg-type]
+        return publish(store, "x", [Part("root", image, fs)], **options)  # type: ignore[arg-type]
 
 
 def read(image: Path, name: str) -> bytes:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from images.errors import ImageError, NoSpace, SourceInvalid
+from images.options import Options
 from images.sources.tar import encode_acl, import_tar, unpack
 from images.store import Store
 from tests.images.test_treesync import grow, picture
@@ -132,12 +133,12 @@ def test_acls_and_capabilities_come_through(tmp_path: Path) -> None:
 def test_an_archive_becomes_a_version(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "tree")
     argv = ["tar", "-C", str(tree), "--xattrs", "--numeric-owner", "-cz", "."]
-    (tmp_path / "t.tar.gz").write_bytes(subprocess.run(argv, capture_output=True, check=True).stdout)
+    (tmp_path / "t.tar.gz", Options()).write_bytes(subprocess.run(argv, capture_output=True, check=True).stdout)
     store = Store(tmp_path / "store")
     manifest = import_tar(store, "x", tmp_path / "t.tar.gz")
     assert manifest.source == {"kind": "tar", "file": "t.tar.gz"} and store.verify("x") == []
     with (tmp_path / "t.tar.gz").open("rb") as stream:
-        assert import_tar(store, "x", stream).version == 2
+        assert import_tar(store, "x", stream, Options()).version == 2
 
 
 @pytest.mark.parametrize("damage", ["junk", "cut", "cut gzip", "no system", "nothing"])
@@ -153,7 +154,7 @@ def test_broken_archives_say_so_and_leave_nothing(tmp_path: Path, damage: str) -
     (tmp_path / "t.tar").write_bytes(data)
     store = Store(tmp_path / "store")
     with pytest.raises(SourceInvalid):
-        import_tar(store, "x", tmp_path / "t.tar")
+        import_tar(store, "x", tmp_path / "t.tar", Options())
     assert store.images() == [] and not (store.work("x") / "tree").exists()
 
 

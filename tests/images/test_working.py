@@ -12,11 +12,13 @@ from images import working
 from images.errors import SourceInvalid
 from images.manifest import Manifest
 from images.namespace import in_private_namespace, mounted
+from images.options import Options
 from images.store import Store
-from images.working import IMAGE, publish_tree, restore
+from images.working import publish_tree, restore
 from tests.images.test_treesync import picture
 from tests.images.tinytree import KERNEL, tiny_tree
 
+IMAGE = "current/root.img"
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 
@@ -27,7 +29,7 @@ def store(tmp_path: Path) -> Store:
 
 def put(store: Store, tree: Path) -> Manifest:
     with store.lineage_lock("x"):
-        return publish_tree(store, "x", tree, message="m", source={"kind": "test"})
+        return publish_tree(store, "x", tree, Options(message="m"), source={"kind": "test"})
 
 
 def view(store: Store, ref: str, tmp_path: Path) -> object:
@@ -105,7 +107,7 @@ def test_what_is_no_system_is_refused_and_nothing_is_left(tmp_path: Path, store:
         (tree / "usr/bin/env").write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 2, 243))
     with pytest.raises(SourceInvalid):
         put(store, tree)
-    assert store.versions("x") == [1] and sorted(p.name for p in store.work("x").iterdir()) == [IMAGE]
+    assert store.versions("x") == [1] and sorted(p.name for p in store.work("x").iterdir()) == ["current"]
     assert (store.work("x") / IMAGE).stat().st_ino == image.st_ino
 
 
@@ -122,4 +124,4 @@ def test_an_error_while_publishing_keeps_the_last_image(
     with pytest.raises(SourceInvalid, match="trouble"):
         put(store, tiny_tree(tmp_path / "two", seed=5))
     assert (store.work("x") / IMAGE).read_bytes() == before
-    assert sorted(p.name for p in store.work("x").iterdir()) == [IMAGE]
+    assert sorted(p.name for p in store.work("x").iterdir()) == ["current"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from appliance.cli.main import FILES, Site, gild, run
+from appliance.cli.main import NOUNS, Site, gild, run
 from tests.appliance.process import CHECKOUT, PROGRAM, clean_environment
 
 
@@ -36,7 +36,7 @@ def test_every_verb_explains_itself(verb: tuple[str, ...], capsys: pytest.Captur
 
 
 def test_all_nouns_of_the_manual_are_there() -> None:
-    assert {verb[0] for verb in VERBS if verb} == set(FILES)
+    assert {verb[0] for verb in VERBS if verb} == set(NOUNS)
     assert len(VERBS) > 25
 
 

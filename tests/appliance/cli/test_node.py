@@ -11,6 +11,7 @@ import pytest
 
 from appliance.cli.main import run
 from images import working
+from images.options import Options
 from images.store import Store
 from netboot.report import HELLO, Disk, Facts, Hello, Nic
 from netboot.wire import encode
@@ -27,7 +28,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with rack_of_one() as served:
         store = Store(served.paths.images)
         with store.lineage_lock("compute"):
-            working.publish_tree(store, "compute", tiny_tree(tmp_path_factory.mktemp("node") / "tree"), tag=True)
+            working.publish_tree(
+                store, "compute", tiny_tree(tmp_path_factory.mktemp("node") / "tree"), Options(tag=True)
+            )
         served.start()
         served.source = served.dhcp()
         yield served

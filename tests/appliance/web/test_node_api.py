@@ -14,6 +14,7 @@ import pytest
 
 from appliance import keys
 from images import working
+from images.options import Options
 from images.store import Store
 from netboot.plan import InstallPlan
 from netboot.report import (
@@ -52,7 +53,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with rack_of_one() as served:
         store = Store(served.paths.images)
         with store.lineage_lock("compute"):
-            working.publish_tree(store, "compute", tiny_tree(tmp_path_factory.mktemp("api") / "tree"), tag=True)
+            working.publish_tree(
+                store, "compute", tiny_tree(tmp_path_factory.mktemp("api") / "tree"), Options(tag=True)
+            )
         served.paths.boot.mkdir()
         for name in PIECES:
             (served.paths.boot / name).write_bytes(name.encode() * 100)

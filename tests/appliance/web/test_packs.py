@@ -17,6 +17,7 @@ from appliance.web import app, packs
 from appliance.web.packs import Packs
 from images import working
 from images.manifest import Kind, Manifest, Partition, Run, decode_runs, digest, encode_manifest, encode_runs
+from images.options import Options
 from images.store import Store
 from tests.appliance.process import Served, rack_of_one
 from tests.images.tinytree import tiny_tree
@@ -146,7 +147,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         store = Store(served.paths.images)
         tree = tiny_tree(tmp_path_factory.mktemp("packs") / "tree")
         with store.lineage_lock("compute"):
-            working.publish_tree(store, "compute", tree, tag=True)
+            working.publish_tree(store, "compute", tree, Options(tag=True))
         served.start()
         yield served
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from images import working
+from images.options import Options
 from images.store import Store
 from netboot.agent.__main__ import story
 from netboot.agent.kexec import KexecFailed
@@ -101,7 +102,7 @@ class Image:
         (tree / "sbin").mkdir(exist_ok=True)
         (tree / "sbin/init").symlink_to("/usr/lib/systemd/systemd")
         with self.store.lineage_lock("compute"):
-            self.manifest = working.publish_tree(self.store, "compute", tree, tag=True)
+            self.manifest = working.publish_tree(self.store, "compute", tree, Options(tag=True))
         _, self.digest = self.store.load("compute")
         boot = bytearray(random.Random(1).randbytes(512))
         boot[510:] = b"\x55\xaa"
