@@ -24,7 +24,8 @@ from netboot.node import Event, Node, State
 from netboot.order import Order, accepts, close, give, hashed, repeats, take
 from netboot.plan import InstallPlan
 from netboot.policy import Act, Asks, Decision, decide
-from netboot.report import Ack, Answer, Disk, Do, Facts, Hello, Next, Nic, PlanAsk, Report
+from netboot.profile import FINISHES
+from netboot.report import OWN_LOADER, Ack, Answer, Disk, Do, Facts, Hello, Next, Nic, PlanAsk, Report
 from netboot.wire import WIRE
 
 POLL = 25.0  # seconds a waiting agent's question is held back at most
@@ -198,7 +199,7 @@ class Installs:
             self.roster.apply(node, Event.FAILED, reason=clean(report.failed))
             self.roster.save()
         elif report.finished:
-            finish = report.finish if report.finish in ("kexec", "reboot", "poweroff") else order.finish
+            finish = report.finish if report.finish in (*FINISHES, OWN_LOADER) else order.finish
             known = {"image": order.image, "digest": order.digest, "finish": finish}
             self.roster.apply(node, Event.FINISHED, **known)
             self.roster.save()

@@ -72,10 +72,11 @@ def predict(node: Node, profile: Profile, manifest: Manifest, rule: DiskRule) ->
     try:
         disk = disks.choose(node.facts.disks, rule)
         needs = {partition.role: partition.size for partition in manifest.partitions}
-        roles = {part.role for part in profile.layout if part.role}
-        if missing := sorted(set(needs) - roles):
-            raise Wrong(f"its layout has no place for {', '.join(missing)} of {manifest.ref}")
-        layout.place(profile.layout, disk.size, node.facts.memory, needs, sector=disk.sector)
+        if manifest.whole:
+            layout.check_whole(manifest, disk.size, disk.sector)
+        else:
+            parts = layout.fitted(profile.layout, manifest)
+            layout.place(parts, disk.size, node.facts.memory, needs, sector=disk.sector)
     except GildError as error:
         raise Wrong(f"{node.label}: {error.message}", error.hint) from None
     return disk

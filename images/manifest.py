@@ -43,6 +43,7 @@ MAX_FRAME = 2 * MAX_CHUNK_SIZE  # a zstd frame grows by less than 1 % even of ra
 MAX_PACK = 1 << 50  # bytes of one pack: beyond it file offsets would overflow
 MAX_TEXT = 65536  # characters
 MAX_WORD = 255
+WHOLE = "whole"  # role and filesystem of a disk that is kept bit for bit, with whatever is on it
 
 
 class Kind(IntEnum):
@@ -101,6 +102,16 @@ class Manifest:
     def ref(self) -> str:
         """`name:version`, as people write it."""
         return f"{self.name}:{self.version}"
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is one disk bit for bit, into which nobody looks, and not the partitions of a system."""
+        return [partition.role for partition in self.partitions] == [WHOLE]
+
+    def mount(self, role: str) -> str:
+        """Where a partition stands in the tree; empty if it does not."""
+        mounts = self.system.get("mounts", {"root": "/"})
+        return str(mounts.get(role, "")) if isinstance(mounts, dict) else ""
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

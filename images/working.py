@@ -35,7 +35,6 @@ from images.store import Store
 from images.strip import Check
 from images.treesync import sync_tree
 
-WHOLE = "whole"  # role and filesystem of a disk that is kept bit for bit
 AHEAD = 8
 Source = dict[str, Any]
 
@@ -149,9 +148,8 @@ def candidate(store: Store, name: str, number: int) -> list[Part]:
 
 def parts_of(manifest: Manifest, directory: Path) -> list[Part]:
     """The partitions of a version as files of `directory`."""
-    mounts = manifest.system.get("mounts", {"root": "/"})
     return [
-        Part(p.role, directory / f"{p.role}.img", p.fs, str(mounts.get(p.role, "")), p.uuid, p.label)
+        Part(p.role, directory / f"{p.role}.img", p.fs, manifest.mount(p.role), p.uuid, p.label)
         for p in manifest.partitions
     ]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from images.errors import GildError
+from images.manifest import Manifest
 from netboot.plan import LayoutPart
 
 MIB = 1 << 20
@@ -131,6 +132,43 @@ def place(
         placed.append(Placed(number, part, at // sector, size // sector, sector))
         at += size
     return tuple(placed)
+
+
+def check_whole(manifest: Manifest, disk_size: int, sector: int) -> None:
+    """Whether an image of a whole disk can be written to a disk of so many bytes. Raises LayoutFailed."""
+    size = manifest.partitions[0].size
+    if size > disk_size:
+        raise LayoutFailed(
+            f"{manifest.ref} is a whole disk of {_text(size)} and the disk has {_text(disk_size)}",
+            "use a disk at least as large: nothing in it can be made smaller",
+        )
+    if sector != 512:
+        raise LayoutFailed(
+            f"{manifest.ref} is a whole disk with sectors of 512 bytes and this one has {sector}",
+            "import its partitions one by one, without --whole",
+        )
+
+
+def fitted(parts: Sequence[LayoutPart], manifest: Manifest) -> tuple[LayoutPart, ...]:
+    """The layout with a place for every partition of an image. One the layout names no role for takes the place that
+    is mounted where it belongs, or gets one of its own size: an image taken from a machine with a /boot of its own is
+    installed without a word about it in the profile. Raises LayoutFailed."""
+    wanted, roles = list(parts), {partition.role for partition in manifest.partitions}
+    if missing := sorted(part.role for part in parts if part.role and part.role not in roles):
+        raise LayoutFailed(f"{manifest.ref} has no partition {', '.join(missing)}, which the layout wants filled")
+    for partition in manifest.partitions:
+        role, mount = partition.role, manifest.mount(partition.role)
+        if any(part.role == role for part in wanted):
+            continue
+        at = next((n for n, part in enumerate(wanted) if mount and part.mount == mount and not part.role), -1)
+        if at >= 0:
+            wanted[at] = replace(wanted[at], role=role, fs=partition.fs)
+            continue
+        rest = next((n for n, part in enumerate(wanted) if part.size == "rest"), len(wanted))
+        size = f"{-(-partition.size // MIB)}MiB"
+        kind = "home" if mount == "/home" else "linux"
+        wanted.insert(rest, LayoutPart(role[:36], kind, size, fs=partition.fs, mount=mount, role=role))
+    return tuple(wanted)
 
 
 def script(placed: Sequence[Placed]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from netboot.report import Facts
+from netboot.report import OWN_LOADER, Facts
 
 
 class State(StrEnum):
@@ -77,7 +77,7 @@ class Node:
     secure: bool = False  # Secure Boot: the signed loaders only
     image: str = ""  # name:version that stands on its disk, whole; empty while it is being written
     digest: str = ""  # of that version
-    finish: str = ""  # how its last installation went on: kexec, reboot or poweroff
+    finish: str = ""  # how its last installation went on: kexec, reboot, poweroff or OWN_LOADER
     phase: str = ""
     done: int = 0  # bytes, within the phase
     total: int = 0
@@ -209,7 +209,7 @@ TIMEOUTS: dict[State | Boot, Timeout] = {
 
 def overdue(node: Node, quiet: float) -> str:
     """The reason if the node has been silent too long, `quiet` being seconds since its last sign of life; else ""."""
-    if node.state is State.INSTALLED and node.finish == "poweroff":
+    if node.state is State.INSTALLED and node.finish in ("poweroff", OWN_LOADER):
         return ""
     timeout = TIMEOUTS.get(node.state) or TIMEOUTS.get(node.boot)
     if timeout is None or quiet < timeout.seconds:

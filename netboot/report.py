@@ -24,6 +24,8 @@ REPORT = "/node/report"
 # Gild-Proof = hex sha256(secret + body). The secret itself never crosses the wire; it lies in the node's file system,
 # readable by root alone, and is good for one call.
 HOME = "/up/"
+# How an installation ends whose image nobody looks into: it restarts, and no call home is to be expected.
+OWN_LOADER = "its own loader"
 PROOF_HEADER = "Gild-Proof"
 
 

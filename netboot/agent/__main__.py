@@ -17,7 +17,7 @@ from netboot.agent.link import HeadRefused, Link
 from netboot.agent.machine import Machine
 from netboot.agent.reporter import Reporter
 from netboot.agent.screen import Screen
-from netboot.report import Answer, Do, Facts, Nic, Report
+from netboot.report import OWN_LOADER, Answer, Do, Facts, Nic, Report
 
 VERSION = "1"
 LONG_POLL = 20  # seconds the head may hold an answer back
@@ -130,7 +130,7 @@ def _install(machine: Machine, screen: Screen, link: Link, reporter: Reporter, t
 
 def _leave(machine: Machine, screen: Screen, how: str) -> int:
     try:
-        machine.leave(how)
+        machine.leave("reboot" if how == OWN_LOADER else how)
     except GildError as error:
         screen.say(f"{error}; restarting instead")
     return 0

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from images import workers
 from images.errors import CommandFailed, GildError
-from images.manifest import MAX_MANIFEST, Manifest, Partition, Run, decode_manifest, decode_runs, used_bytes
+from images.manifest import MAX_MANIFEST, WHOLE, Manifest, Partition, Run, decode_manifest, decode_runs, used_bytes
 from netboot.agent import boot, disk, drivers, localise, probe, wipe, writing
 from netboot.agent.download import fetch
 from netboot.agent.kexec import KexecFailed
@@ -21,10 +21,10 @@ from netboot.agent.link import Link
 from netboot.agent.machine import Machine
 from netboot.agent.reporter import Reporter
 from netboot.disks import choose, describe
-from netboot.layout import Placed, place
+from netboot.layout import Placed, check_whole, fitted, place
 from netboot.layout import describe as describe_layout
 from netboot.plan import BootPiece, InstallPlan
-from netboot.report import Disk, Facts, Phase, Report
+from netboot.report import OWN_LOADER, Disk, Facts, Phase, Report
 from netboot.wire import WIRE
 
 HEAR_PATIENCE = 300.0  # seconds for the head to take the prediction, without which nothing is written
@@ -46,10 +46,14 @@ class Cancelled(GildError):
 class Filling:
     """What the image puts into one partition."""
 
-    placed: Placed
+    placed: Placed | None  # None: the whole disk
     partition: Partition
     runs: Sequence[Run]
     used: int  # bytes that count for progress
+
+    def device(self, path: str) -> str:
+        """The device to write, on the disk at `path`."""
+        return disk.part_path(path, self.placed.number) if self.placed else path
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def install(machine: Machine, link: Link, reporter: Reporter, log: Callable[[str
     plan = link.plan(token)
     log(f"order {plan.order}: {plan.image} for {plan.node}")
     job = prepare(plan, machine.facts(mac))
-    told = f"{describe(job.disk)} -> {describe_layout(job.placed)}"
+    told = f"{describe(job.disk)} -> {'all of it' if job.manifest.whole else describe_layout(job.placed)}"
     log(f"writing to {told}")
     for other in job.facts.disks:
         if other.path != job.disk.path and other.content.startswith("gild "):
@@ -97,10 +101,12 @@ def install(machine: Machine, link: Link, reporter: Reporter, log: Callable[[str
 
     try:
         _phase(reporter, Phase.PARTITION)
-        held = partition(machine, job, log)
+        held = seize(machine, job, log) if job.manifest.whole else partition(machine, job, log)
         _phase(reporter, Phase.WRITE)
         write(job, held, reporter, log)
         machine.drop_caches()
+        if job.manifest.whole:
+            return leave_alone(job, reporter, log)
         _phase(reporter, Phase.GROW)
         root = grow_and_mount(machine, job, log)
         _phase(reporter, Phase.FIT)
@@ -121,24 +127,39 @@ def prepare(plan: InstallPlan, facts: Facts) -> Job:
     if manifest.arch not in (facts.arch, {"x86_64": "amd64", "aarch64": "arm64"}.get(facts.arch)):
         raise PlanRefused(f"{manifest.ref} is for {manifest.arch} and this machine is {facts.arch}")
     contents = {part.role: part for part in manifest.partitions}
-    wanted = [part.role for part in plan.layout if part.role]
-    if sorted(contents) != sorted(wanted) or len(contents) != len(manifest.partitions):
-        raise PlanRefused(
-            f"{manifest.ref} has the partitions {', '.join(contents)}; the layout takes {', '.join(wanted) or 'none'}",
-            "give each partition of the image one of the layout with its role",
-        )
+    if manifest.whole:
+        check_whole(manifest, target.size, target.sector)
+        filling = _filling(None, contents[WHOLE], manifest, plan)
+        return Job(plan, facts, target, manifest, (), (filling,))
+    plan = replace(plan, layout=fitted(plan.layout, manifest))
     sizes = {role: part.size for role, part in contents.items()}
     placed = place(plan.layout, target.size, facts.memory, sizes, sector=target.sector)
-    fillings = []
-    for p in placed:
-        if p.part.role:
-            content = contents[p.part.role]
-            if content.runs_bytes > MAX_RUNS:
-                raise PlanRefused(f"the runs of {content.role} are {content.runs_bytes} bytes, more than {MAX_RUNS}")
-            data = fetch(plan.sources, f"/runs/{content.runs_sha256}", content.runs_sha256, content.runs_bytes)
-            runs = decode_runs(data, size=content.size, chunk_size=manifest.chunk_size, packs=len(manifest.packs))
-            fillings.append(Filling(p, content, runs, used_bytes(runs, content.size, manifest.chunk_size)))
+    fillings = [_filling(p, contents[p.part.role], manifest, plan) for p in placed if p.part.role]
     return Job(plan, facts, target, manifest, placed, tuple(fillings))
+
+
+def _filling(placed: Placed | None, content: Partition, manifest: Manifest, plan: InstallPlan) -> Filling:
+    if content.runs_bytes > MAX_RUNS:
+        raise PlanRefused(f"the runs of {content.role} are {content.runs_bytes} bytes, more than {MAX_RUNS}")
+    data = fetch(plan.sources, f"/runs/{content.runs_sha256}", content.runs_sha256, content.runs_bytes)
+    runs = decode_runs(data, size=content.size, chunk_size=manifest.chunk_size, packs=len(manifest.packs))
+    return Filling(placed, content, runs, used_bytes(runs, content.size, manifest.chunk_size))
+
+
+def seize(machine: Machine, job: Job, log: Callable[[str], None]) -> bool:
+    """Make the disk free for an image of a whole one. True if something stands there: it is then compared, and only
+    what differs is fetched."""
+    log(f"found on {job.disk.path}: {job.disk.content}")
+    wipe.release(job.disk.path, log, machine.sys, machine.proc)
+    return job.disk.content not in ("", "empty")
+
+
+def leave_alone(job: Job, reporter: Reporter, log: Callable[[str], None]) -> str:
+    """The end of an image nobody looks into: it is not fitted to the node, starts by its own boot loader and calls
+    nobody. Returns how to leave."""
+    _phase(reporter, Phase.BOOT)
+    log(f"{job.manifest.ref} is on the disk, bit for bit; it starts by its own loader")
+    return "poweroff" if job.plan.finish == "poweroff" else OWN_LOADER
 
 
 def partition(machine: Machine, job: Job, log: Callable[[str], None]) -> bool:
@@ -172,7 +193,7 @@ def write(job: Job, held: bool, reporter: Reporter, log: Callable[[str], None]) 
 
         try:
             came = writing.write(
-                disk.part_path(job.disk.path, filling.placed.number),
+                filling.device(job.disk.path),
                 filling.partition,
                 filling.runs,
                 job.manifest,
@@ -195,8 +216,8 @@ def grow_and_mount(machine: Machine, job: Job, log: Callable[[str], None]) -> st
     """Grow what was written, then mount the tree. Returns the root's mount point."""
     root = f"{machine.mnt}/root"
     for filling in job.fillings:
-        device = disk.part_path(job.disk.path, filling.placed.number)
-        place_for_growing = f"{machine.mnt}/grow-{filling.placed.number}"
+        device = filling.device(job.disk.path)
+        place_for_growing = f"{machine.mnt}/grow-{filling.partition.role}"
 
         def mounted(device: str, fs: str, where: str = place_for_growing) -> str:
             machine.mount(device, where, fs)
@@ -204,7 +225,7 @@ def grow_and_mount(machine: Machine, job: Job, log: Callable[[str], None]) -> st
 
         disk.grow(device, filling.partition.fs, log, mounted)
     machine.unmount_all()
-    fs = {filling.placed.number: filling.partition.fs for filling in job.fillings}
+    fs = {filling.placed.number: filling.partition.fs for filling in job.fillings if filling.placed}
     mounts = [p for p in job.placed if p.part.mount.startswith("/")]
     for p in sorted(mounts, key=lambda p: (p.part.mount != "/", p.part.mount.count("/"), p.part.mount)):
         target = os.path.join(root, p.part.mount.lstrip("/")).rstrip("/")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from images.manifest import Manifest, Partition
 from netboot import layout
 from netboot.layout import MIB, LayoutFailed, check, parse_size, place
 from netboot.plan import DEFAULT_LAYOUT, LayoutPart
@@ -145,3 +146,41 @@ def test_sfdisk_takes_the_script_and_keeps_every_number(tmp_path: Path) -> None:
     assert [(row["node"], row["start"], row["size"], row["type"], row["name"]) for row in found] == [
         (f"{disk}{p.number}", p.start, p.size, p.type, p.part.name) for p in placed
     ]
+
+
+def image(**mounts: str) -> Manifest:
+    """A version with a partition per role, each of 100.5 MiB."""
+    parts = tuple(Partition(role, "xfs", "u", 201 * MIB // 2, 1, "0" * 64, 24) for role in mounts)
+    system = {"mounts": {role: mount for role, mount in mounts.items() if mount}}
+    return Manifest("x", 1, 0, "amd64", 524288, (), parts, system=system)
+
+
+def test_every_partition_of_an_image_finds_a_place() -> None:
+    assert layout.fitted(DEFAULT_LAYOUT, image(root="/")) == DEFAULT_LAYOUT
+    parts = layout.fitted(DEFAULT_LAYOUT, image(root="/", boot="/boot", home="/home"))
+    assert [(p.name, p.size, p.mount, p.role, p.kind) for p in parts[3:]] == [
+        ("boot", "101MiB", "/boot", "boot", "linux"),
+        ("home", "101MiB", "/home", "home", "home"),
+        ("root", "rest", "/", "root", "linux"),
+    ]
+    check(parts)
+
+
+def test_an_image_fills_what_the_layout_mounts_at_its_place() -> None:
+    mine = (*DEFAULT_LAYOUT, LayoutPart("homes", "home", "2GiB", fs="ext4", mount="/home"))
+    parts = layout.fitted(mine, image(root="/", home="/home"))
+    assert len(parts) == len(mine) and (parts[-1].role, parts[-1].fs, parts[-1].size) == ("home", "xfs", "2GiB")
+
+
+def test_a_role_the_image_has_not_is_named() -> None:
+    with pytest.raises(LayoutFailed, match="x:1 has no partition root"):
+        layout.fitted(DEFAULT_LAYOUT, image(boot="/boot"))
+
+
+@pytest.mark.parametrize(("size", "sector", "words"), [(100 * MIB, 512, "has 100 MiB"), (GIB, 4096, "4096")])
+def test_a_whole_disk_wants_one_like_it(size: int, sector: int, words: str) -> None:
+    manifest = image(whole="")
+    assert manifest.whole and manifest.mount("whole") == ""
+    layout.check_whole(manifest, 101 * MIB, 512)
+    with pytest.raises(LayoutFailed, match=words):
+        layout.check_whole(manifest, size, sector)

@@ -225,10 +225,8 @@ def test_a_layout_too_large_writes_nothing(bench: Bench, head: SmallHead) -> Non
     assert "the layout needs" in refused(bench, head, layout=(*LAYOUT[:2], big, LAYOUT[3]))
 
 
-def test_a_layout_without_a_place_for_the_image_writes_nothing(bench: Bench, head: SmallHead) -> None:
-    assert "has the partitions root; the layout takes none" in refused(
-        bench, head, layout=(*LAYOUT[:3], replace(LAYOUT[3], role=""))
-    )
+def test_a_layout_that_wants_more_than_the_image_has_writes_nothing(bench: Bench, head: SmallHead) -> None:
+    assert "has no partition data" in refused(bench, head, layout=(*LAYOUT[:3], replace(LAYOUT[3], role="data")))
 
 
 @pytest.mark.parametrize(("field", "value"), [("wire", 99), ("finish", "explode"), ("verify", "maybe")])
