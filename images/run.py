@@ -9,7 +9,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO
 
 from images.errors import CommandFailed, ToolMissing
 
@@ -32,9 +33,12 @@ PACKAGE_OF = {
     "efibootmgr": "efibootmgr",
     "ip": "iproute2",
     "tar": "tar",
+    "ssh": "openssh-client",
 }
 LAST_LINES = 20  # of a streamed program's output, kept for the error message
+LAST_LINE = 4096  # bytes of one such line
 GRACE = 5.0  # seconds between asking a program to end and killing it
+FAILED_WAIT = 0.5  # seconds a program gets to say why its output made no sense
 
 
 def run(
@@ -124,6 +128,75 @@ def stream(
         raise CommandFailed(f"{act or argv[0]}: {argv[0]} did not end within {timeout:.0f} s")
     if code:
         raise CommandFailed(f"{act or argv[0]}: {argv[0]} failed ({code}): {tail(b''.join(last))}")
+
+
+@contextlib.contextmanager
+def pipe(
+    argv: Sequence[str],
+    *,
+    input: bytes = b"",  # noqa: A002  # the name subprocess uses
+    env: Mapping[str, str] | None = None,
+    timeout: float = 86400,
+    act: str = "",
+) -> Iterator[IO[bytes]]:
+    """Run `argv` with `input` to read, and yield what it prints as an open stream of bytes, for as much as there is.
+
+    Raises as `run` does, on leaving the block too; what a program that failed has said counts more than what the block
+    made of half its output. `timeout` is in seconds, for the whole of it. A program that still runs a while after the
+    block was left, by an error or with bytes unread, is ended with all it started, and that is an error as well.
+    """
+    full = _environment(argv, env, act)
+    last: list[bytes] = []
+    late = threading.Event()
+    # A file in memory: a pipe would have to be fed while the output is read.
+    with os.fdopen(os.memfd_create("input"), "w+b") as given:
+        given.write(input)
+        given.seek(0)
+        try:
+            proc = subprocess.Popen(
+                argv, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=full, process_group=0
+            )
+        except OSError as error:
+            raise _unstartable(argv, act, error) from None
+    assert proc.stdout is not None and proc.stderr is not None
+    errors = proc.stderr
+
+    def listen() -> None:
+        while line := errors.readline(LAST_LINE):
+            last[:] = [*last[1 - LAST_LINES :], line]
+
+    def end() -> None:
+        late.set()
+        _end_group(proc)
+
+    listener = threading.Thread(target=listen, name="errors", daemon=True)
+    watch = threading.Timer(timeout, end)
+    watch.daemon = True
+    with proc:
+        listener.start()
+        watch.start()
+        failure: Exception | None = None
+        try:
+            yield proc.stdout
+        except Exception as error:
+            failure = error
+        finally:
+            watch.cancel()
+            watch.join()
+            # A program whose output was read to its end ends by itself; one in the middle of it never does.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                proc.wait(GRACE if failure is None else FAILED_WAIT)
+            ended = proc.returncode
+            _end_group(proc)
+            listener.join(GRACE)
+    if late.is_set():
+        raise CommandFailed(f"{act or argv[0]}: {argv[0]} did not end within {timeout:.0f} s")
+    if ended:
+        raise CommandFailed(f"{act or argv[0]}: {argv[0]} failed ({ended}): {tail(b''.join(last))}")
+    if failure is not None:
+        raise failure
+    if ended is None:
+        raise CommandFailed(f"{act or argv[0]}: {argv[0]} did not end with its output")
 
 
 def _environment(argv: Sequence[str], env: Mapping[str, str] | None, act: str) -> dict[str, str]:
