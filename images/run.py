@@ -130,6 +130,23 @@ def stream(
         raise CommandFailed(f"{act or argv[0]}: {argv[0]} failed ({code}): {tail(b''.join(last))}")
 
 
+def attached(argv: Sequence[str], *, fds: Sequence[int] = (), act: str = "") -> int:
+    """Run `argv` on this process's own input, output and terminal, wait as long as it takes, and give its exit code, as
+    the shell counts it (128 and the signal's number). `fds` are open files that it inherits beside them.
+    Raises ToolMissing, CommandFailed if it cannot be started."""
+    full = _environment(argv, None, act)
+    try:
+        proc = subprocess.Popen(argv, env=full, pass_fds=fds)
+    except OSError as error:
+        raise _unstartable(argv, act, error) from None
+    while True:
+        try:
+            code = proc.wait()
+        except KeyboardInterrupt:  # typed for the program, which has heard of it too
+            continue
+        return code if code >= 0 else 128 - code
+
+
 @contextlib.contextmanager
 def pipe(
     argv: Sequence[str],
