@@ -23,10 +23,12 @@ from appliance import bundled, keys
 from appliance.config import Config
 from appliance.errors import ConfigInvalid, Environment
 from appliance.head import Head
+from appliance.live import Live
 from appliance.paths import Paths
 from appliance.store import Store
 from appliance.web import app
 from appliance.web.boot import MAX_BODY, Boot
+from appliance.web.live_api import LiveApi
 from appliance.web.node_api import NodeApi
 from appliance.web.operator import Operator
 from appliance.web.packs import Packs
@@ -126,8 +128,9 @@ async def _listen(
     runners: list[web.AppRunner] = []
     opened.push_async_callback(_end, runners)
     public = await _started(runners, app.application([*boot.routes(), *packs.routes()], MAX_BODY))
-    node = await _started(runners, app.application(NodeApi(head).routes()))
-    operator = await _started(runners, app.application(Operator(head).routes()))
+    live = LiveApi(Live(config.address, config.https_port, identity.certificate, head.clock))
+    node = await _started(runners, app.application([*NodeApi(head).routes(), *live.routes()]))
+    operator = await _started(runners, app.application([*Operator(head).routes(), *live.operator_routes()]))
     try:
         await web.SockSite(public, open_tcp(config.http_port, address=config.address), backlog=1024).start()
         secure = open_tcp(config.https_port, address=config.address)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, urlencode
 
 from appliance import errors
@@ -14,6 +16,7 @@ from images import errors as image_errors
 from images.errors import GildError
 
 TIMEOUT = 60.0  # seconds; longer than the longest poll the head grants
+STREAM_TIMEOUT = 600.0  # seconds without a byte of a stream; the head itself gives up earlier
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -41,6 +44,25 @@ class Client:
     def post(self, *parts: str, **body: Any) -> Any:
         """POST a JSON object to /part/part."""
         return self._ask("POST", _path(parts), {key: value for key, value in body.items() if value is not None})
+
+    @contextmanager
+    def stream(self, *parts: str) -> Iterator[IO[bytes]]:
+        """GET /part/part as a stream of bytes, as they come. Raises what the head raised; reading from it raises
+        OSError or http.client.HTTPException if the head breaks it off."""
+        connection = _UnixConnection(self.path)
+        try:
+            try:
+                connection.request("GET", _path(parts))
+                connection.sock.settimeout(STREAM_TIMEOUT)
+                response = connection.getresponse()
+                answer = json.loads(response.read()) if response.status >= 400 else {}
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise errors.NotServing(f"the gild process at {self.path.parent} does not answer: {error}") from None
+            if response.status >= 400:
+                raise _error(answer)
+            yield response
+        finally:
+            connection.close()
 
     def _ask(self, method: str, path: str, body: Any) -> Any:
         connection = _UnixConnection(self.path)

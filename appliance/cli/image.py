@@ -11,6 +11,7 @@ VERBS = {
     "recipe": ("image_make", "recipe"),
     "build": ("image_make", "build"),
     "import": ("image_make", "import_"),
+    "capture": ("image_capture", "command"),
     "list": ("image_show", "list_"),
     "show": ("image_show", "show_"),
     "tag": ("image_show", "tag"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 from aiohttp import http_exceptions, web
 
@@ -19,6 +20,7 @@ MAX_BODY = 4 * 1024 * 1024  # bytes of a request's body; hello with hundreds of 
 BODY_TIME = 30.0  # seconds a request's body may take; aiohttp itself would wait for it for ever
 LINGER = 2.0  # seconds a client that was refused may go on sending, so that it gets to see the answer
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Made = TypeVar("Made", bound=Callable[..., Awaitable[web.StreamResponse]])
 
 # HTTP statuses of errors, the one table (exit codes have theirs in appliance.errors).
 STATUS: tuple[tuple[type[Exception], int], ...] = (
@@ -60,10 +62,16 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return _error(500, "internal", "the head failed at this request; its log says how")
 
 
+def streams(handler: Made) -> Made:
+    """A handler that reads its request's body itself, piece by piece, and bounds it in size and time."""
+    handler.streams = True  # type: ignore[attr-defined]
+    return handler
+
+
 async def _receive(request: web.Request) -> None:
     """Reads the body, which aiohttp keeps for the handler. Raises web.HTTPException: 408, 413, or 400 if it is
     garbled."""
-    if not request.body_exists:
+    if not request.body_exists or getattr(request.match_info.handler, "streams", False):
         return
     try:
         async with asyncio.timeout(BODY_TIME):

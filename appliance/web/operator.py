@@ -66,7 +66,7 @@ class Operator:
 
     async def approve(self, request: web.Request) -> web.Response:
         """Let machines out of the waiting room."""
-        body = await _body(request)
+        body = await read_body(request)
         refs = None if body.get("all") else _refs(body)
         return web.json_response(
             self.head.approve(refs, profile=_text(body, "profile") or "default", names=_text(body, "names"))
@@ -75,7 +75,7 @@ class Operator:
     async def install(self, request: web.Request) -> web.Response:
         """Preview, or arm orders. Two steps: a preview's digest comes back as `expect`; if anything has changed since,
         nothing is armed and the answer is 409."""
-        body = await _body(request)
+        body = await read_body(request)
         refs = None if body.get("all") else _refs(body)
         choice = {key: _text(body, key) for key in ("image", "finish", "disk")}
         rows = self.head.install(refs, **choice, preview=True)
@@ -88,12 +88,12 @@ class Operator:
 
     async def cancel(self, request: web.Request) -> web.Response:
         """Take orders back."""
-        body = await _body(request)
+        body = await read_body(request)
         return web.json_response(self.head.cancel(None if body.get("all") else _refs(body)))
 
     async def set(self, request: web.Request) -> web.Response:
         """Change what is wanted of a node."""
-        body = await _body(request)
+        body = await read_body(request)
         fields = {key: _text(body, key) for key in ("profile", "name", "address", "loader") if key in body}
         return web.json_response(self.head.set(request.match_info["ref"], **fields))
 
@@ -112,13 +112,14 @@ class Operator:
 
     async def profile_set(self, request: web.Request) -> web.Response:
         """Make or change a profile."""
-        name, body = request.match_info["name"], await _body(request)
+        name, body = request.match_info["name"], await read_body(request)
         if body.pop("name", name) != name:
             raise Wrong("the profile has another name than the one it is asked for by", "leave the name out")
         return web.json_response(self.head.profile_set(name, **body))
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+async def read_body(request: web.Request) -> dict[str, Any]:
+    """The request's JSON object. Raises Wrong."""
     try:
         body = json.loads(await request.read() or b"{}")
     except (ValueError, RecursionError):

@@ -21,7 +21,7 @@ TAR = (
     "tar", "--create", "--file=-", "--format=posix", "--pax-option=delete=atime,delete=ctime", "--numeric-owner",
     "--sparse", "--xattrs", "--xattrs-include=*", "--warning=no-file-ignored", "--anchored",
 )  # fmt: skip
-MAX_FACTS = 8 << 20  # bytes a client may say about itself
+MAX_FACTS = 4 << 20  # bytes a client may say about itself
 MAX_SAID = 40  # lines of tar's warnings
 PACKAGE_TOOL = {  # how to get GNU tar, by ID of os-release(5)
     "alpine": "apk add tar", "arch": "pacman -S tar", "void": "xbps-install tar", "gentoo": "emerge app-arch/tar",
