@@ -86,10 +86,11 @@ def filesystem_size(tree: TreeSize) -> int:
     return -(-wanted // STEP) * STEP
 
 
-def make(tree: Path, image: Path, *, name: str, identity: str, size: int, inodes: int) -> None:
-    """Write a new filesystem of `size` bytes and UUID `identity` holding `tree` to `image`; owners, modes, links,
+def make(tree: Path, image: Path, *, name: str, size: int, inodes: int, identity: str = "") -> None:
+    """Write a new filesystem of `size` bytes and UUID `identity` (default: that of the lineage `name`) holding `tree` to `image`; owners, modes, links,
     devices and extended attributes are kept. Needs root, because it must read every file.
     Raises CommandFailed, NoSpace, ToolMissing."""
+    identity = identity or filesystem_uuid(name)
     with image.open("wb") as file:
         file.truncate(size)
     argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-I", str(INODE), "-m", "1", "-O", FEATURES]

@@ -11,8 +11,6 @@ from images import ext4
 from images.errors import CommandFailed, ImageError
 from tests.images.tinytree import tiny_tree
 
-UUID = ext4.filesystem_uuid("compute")
-
 
 def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "tree")
@@ -20,7 +18,7 @@ def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
         (tree / "etc/hostname").chmod(0o600)  # a new change time, as a second build has
         (tree / "etc/hostname").chmod(0o644)
         (tree / "usr/lib/text").read_bytes()
-        ext4.make(tree, tmp_path / name, name="compute", identity=UUID, size=256 << 20, inodes=100)
+        ext4.make(tree, tmp_path / name, name="compute", size=256 << 20, inodes=100)
         identity = ext4.check(tmp_path / name)
         assert identity == ext4.Identity(ext4.filesystem_uuid("compute"), "gild-root")
     assert subprocess.run(["cmp", tmp_path / "one", tmp_path / "two"], check=False).returncode == 0
@@ -50,7 +48,7 @@ def test_sizes_leave_room_and_are_round(used: int) -> None:
 def test_growing_keeps_the_content(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "tree")
     image = tmp_path / "fs"
-    ext4.make(tree, image, name="compute", identity=UUID, size=256 << 20, inodes=100)
+    ext4.make(tree, image, name="compute", size=256 << 20, inodes=100)
     ext4.grow(image, 320 << 20)
     ext4.grow(image, 100 << 20)
     assert image.stat().st_size == 320 << 20 and ext4.check(image).label == "gild-root"
@@ -62,12 +60,12 @@ def test_a_tree_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "tree")
     (tree / "big").write_bytes(bytes(1000) * 90_000)
     with pytest.raises(ImageError, match="making the filesystem of compute"):
-        ext4.make(tree, tmp_path / "fs", name="compute", identity=UUID, size=80 << 20, inodes=100)
+        ext4.make(tree, tmp_path / "fs", name="compute", size=80 << 20, inodes=100)
 
 
 def test_a_damaged_filesystem_is_not_repaired_by_guess(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "tree")
-    ext4.make(tree, tmp_path / "fs", name="compute", identity=UUID, size=256 << 20, inodes=100)
+    ext4.make(tree, tmp_path / "fs", name="compute", size=256 << 20, inodes=100)
     subprocess.run(["debugfs", "-w", "-R", "clri <2>", tmp_path / "fs"], capture_output=True, check=True)
     with pytest.raises(CommandFailed, match="the filesystem is damaged"):
         ext4.check(tmp_path / "fs")
