@@ -87,9 +87,9 @@ def filesystem_size(tree: TreeSize) -> int:
 
 
 def make(tree: Path, image: Path, *, name: str, size: int, inodes: int, identity: str = "") -> None:
-    """Write a new filesystem of `size` bytes and UUID `identity` (default: that of the lineage `name`) holding `tree` to `image`; owners, modes, links,
-    devices and extended attributes are kept. Needs root, because it must read every file.
-    Raises CommandFailed, NoSpace, ToolMissing."""
+    """Write a new filesystem of `size` bytes holding `tree` to `image`; owners, modes, links, devices and extended
+    attributes are kept. `identity` is its UUID, that of the lineage `name` if empty. Needs root, because it must read
+    every file. Raises CommandFailed, NoSpace, ToolMissing."""
     identity = identity or filesystem_uuid(name)
     with image.open("wb") as file:
         file.truncate(size)
