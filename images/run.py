@@ -37,6 +37,7 @@ PACKAGE_OF = {
 }
 LAST_LINES = 20  # of a streamed program's output, kept for the error message
 LAST_LINE = 4096  # bytes of one such line
+PIPE_SIZE = 1 << 20  # bytes; fs.pipe-max-size, the most a process without privileges may ask for
 GRACE = 5.0  # seconds between asking a program to end and killing it
 FAILED_WAIT = 0.5  # seconds a program gets to say why its output made no sense
 
@@ -171,7 +172,13 @@ def pipe(
         given.seek(0)
         try:
             proc = subprocess.Popen(
-                argv, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=full, process_group=0
+                argv,
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=full,
+                process_group=0,
+                pipesize=PIPE_SIZE,
             )
         except OSError as error:
             raise _unstartable(argv, act, error) from None

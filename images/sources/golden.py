@@ -55,7 +55,12 @@ def receive(
             if error.errno is None:
                 raise _broken(client, error) from None
             raise
-        said = _verdict(ending.end(mark, client.host), client.host)
+        emptied = {f".{left.pattern.removesuffix('/*')}" for left in selection.left}
+        said = [
+            line
+            for line in _verdict(ending.end(mark, client.host), client.host)
+            if line.partition(": file changed")[0] not in emptied  # a directory that comes out empty anyway
+        ]
         _make_points(tree, selection.points)
         return _source(client, selection, method, said)
 

@@ -153,7 +153,7 @@ def select(mounts: Sequence[Mount], swaps: Iterable[str], running: Iterable[str]
     programs. Raises SourceInvalid for a wish that cannot be fulfilled, naming what could."""
     check_wishes(wishes)
     include = {_plain(path) for path in wishes.include}
-    rules = [rule for rule in RULES if not any(_at_or_below(_base(rule.pattern), path) for path in include)]
+    rules = [rule for rule in RULES if rule.reason == _BOOT or not _wanted(rule, include)]
     taken, points, warnings = ["/"], list[str](), list[str]()
     left: list[Left] = []
     for mount in mounts:
@@ -164,7 +164,9 @@ def select(mounts: Sequence[Mount], swaps: Iterable[str], running: Iterable[str]
             if mount.point in include:
                 raise SourceInvalid(f"--with {mount.point} lies below {above.removesuffix('/*')}, which is left out")
             continue
-        reason = "" if mount.point in include and mount.fs not in VIRTUAL else _why_not(mount, wishes)
+        if mount.point in include and mount.fs in VIRTUAL:
+            raise SourceInvalid(f"--with {mount.point}: what is there is made by the kernel, or in memory")
+        reason = "" if mount.point in include else _why_not(mount, wishes)
         if not reason:
             taken.append(mount.point)
             if mount.fs in FAT:
@@ -178,7 +180,7 @@ def select(mounts: Sequence[Mount], swaps: Iterable[str], running: Iterable[str]
             points.append(mount.point)
         else:
             left.append(Left(f"{escape(mount.point)}/*", reason))
-    missing = include - set(taken) - {_base(rule.pattern) for rule in RULES}
+    missing = include - set(taken) - {_base(rule.pattern) for rule in RULES if rule.reason != _BOOT}
     if missing:
         known = ", ".join(mount.point for mount in mounts if mount.fs not in VIRTUAL and mount.point not in taken)
         raise SourceInvalid(
@@ -260,8 +262,10 @@ def _below(point: str, pattern: str) -> bool:
     return escape(point).startswith(base + "/")
 
 
-def _at_or_below(path: str, above: str) -> bool:
-    return path == above or path.startswith(above + "/")
+def _wanted(rule: Left, include: Iterable[str]) -> bool:
+    """Whether what a rule leaves out is at or below one of these paths."""
+    base = _base(rule.pattern)
+    return any(base == path or base.startswith(path + "/") for path in include)
 
 
 def _plain(path: str) -> str:

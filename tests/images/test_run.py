@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from images.errors import CommandFailed, ToolMissing
-from images.run import LAST_LINES, run, stream, tail
+from images.run import LAST_LINES, pipe, run, stream, tail
 
 
 def test_output_comes_back_whole() -> None:
@@ -161,3 +161,45 @@ def ended(pid: int) -> bool:
 )
 def test_the_tail_is_one_printable_line(output: bytes, said: str) -> None:
     assert tail(output) == said
+
+
+# --- pipe
+
+
+def test_a_pipe_gives_output_as_it_comes_and_takes_any_input() -> None:
+    given = bytes(range(256)) * 10_000
+    with pipe(["cat"], input=given) as out:
+        assert out.read(5) == given[:5] and out.read() == given[5:]
+    with pipe(["sh", "-s"], input=b"echo $COLOUR; echo noise >&2", env={"COLOUR": "red"}) as out:
+        assert out.read() == b"red\n"
+
+
+def test_what_a_failed_program_says_counts_more_than_what_was_made_of_its_output() -> None:
+    with (
+        pytest.raises(CommandFailed, match=r"reading gold: sh failed \(3\): no such disk"),
+        pipe(["sh", "-c", "echo half; echo no such disk >&2; exit 3"], act="reading gold") as out,
+    ):
+        assert out.read() == b"half\n"
+        raise ValueError("half is not whole")
+    with pytest.raises(CommandFailed, match="failed"), pipe(["false"]):
+        pass
+
+
+def test_an_error_in_the_block_ends_the_program(tmp_path: Path) -> None:
+    told = tmp_path / "ended"
+    script = f"trap 'echo ended > {told}; exit 1' TERM; echo begun; while :; do sleep 0.01; done"
+    with pytest.raises(ValueError, match="enough"), pipe(["sh", "-c", script]) as out:
+        assert out.readline() == b"begun\n"
+        raise ValueError("enough")
+    assert told.read_text() == "ended\n"
+
+
+def test_a_piped_program_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(CommandFailed, match="did not end within"), pipe(["sleep", "60"], timeout=0.05) as out:
+        assert out.read() == b""
+
+
+def test_only_the_last_of_a_long_complaint_is_kept() -> None:
+    with pytest.raises(CommandFailed) as caught, pipe(["sh", "-c", "yes bad | head -n 100000 >&2; exit 1"]):
+        pass
+    assert len(str(caught.value)) < 500
