@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +34,24 @@ def hold(path: Path, *, exclusive: bool, what: str) -> Iterator[None]:
         try:
             fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise Busy(f"{what} is in use by process {holder}", "wait for it to end") from None
+            raise Busy(f"{what} is in use by {_holder(fd)}", "wait for it to end") from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(fd)
+
+
+def _holder(fd: int) -> str:
+    """Who wrote itself into a lock file, what it runs, and since when."""
+    process = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+    if not process.isdecimal():
+        return "an unknown process"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.fstat(fd).st_mtime))
+    try:
+        with open(f"/proc/{process}/cmdline", "rb") as file:
+            words = file.read(400).decode("utf-8", "replace").rstrip("\0").replace("\0", " ")
+    except OSError:  # it ends just now
+        words = ""
+    command = "".join(c if c.isprintable() else "?" for c in words)[:120]
+    return f"process {process} since {since}" + (f": {command}" if command else "")

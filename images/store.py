@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from images import packs, zstd
+from images import packs, tags, zstd
 from images.chunk import chunk_hash, chunk_length
 from images.disk import disk_errors, hold
 from images.errors import Busy, ChunkInvalid, ChunkMissing, ImageError, ManifestInvalid, NotFound
@@ -217,11 +217,18 @@ class Store:
 
     # --- writing
 
-    def set_tag(self, name: str, number: int) -> None:
-        """Make `number` the version nodes get. Raises NotFound if it does not exist."""
+    def set_tag(self, name: str, number: int, *, back: bool = False) -> None:
+        """Make `number` the version nodes get; `back` says that it is one they had before, and the way to it is undone
+        (see images.tags). Raises NotFound if it does not exist."""
         self.resolve(f"{name}:{number}")
         with disk_errors(f"tagging {name}:{number}"):
             packs.write_file(self.root / "tags" / name, f"{number}\n".encode())
+            tags.remember(self._lineage(name), number, time.time(), back=back)
+
+    def tagged_before(self, name: str) -> list[int]:
+        """Versions that nodes got before the one they get now and that are still there, the last one first."""
+        have = self.versions(name)
+        return [number for number in tags.before(self._lineage(name), self.tag(name)) if number in have]
 
     def remove(self, ref: str) -> None:
         """Remove `name:3`, or with `name` alone the whole lineage, its tag and its working image. Packs stay until gc.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from images import ext4
+from images.checks.check import Check
 from images.chunk import chunk_length
 from images.disk import disk_errors
 from images.errors import CommandFailed, ImageError, SourceInvalid
@@ -32,7 +33,6 @@ from images.prepare import clamp_times, prepare, root_uuid
 from images.publish import Facts, Part, publish
 from images.run import run
 from images.store import Store
-from images.strip import Check
 from images.treesync import sync_tree
 
 AHEAD = 8
@@ -173,6 +173,22 @@ def mounted_parts(parts: Sequence[Part], at: Path, *, read_only: bool = False) -
         yield at
 
 
+def mountable(parts: Sequence[Part], at: Path, left: list[Part]) -> list[Part]:
+    """The parts with a place in the tree whose filesystem this kernel can mount, tried on the directory `at`; those it
+    cannot are added to `left`. Only inside `in_private_namespace`. Raises CommandFailed if the root's is among them."""
+    usable = []
+    for part in parts:
+        try:
+            if part.mount:
+                with mounted(part.file, at, read_only=True, options="nouuid,norecovery" if part.fs == "xfs" else ""):
+                    usable.append(part)
+        except CommandFailed:
+            if part.mount == "/":
+                raise
+            left.append(part)
+    return usable
+
+
 def restore(store: Store, manifest: Manifest, index: int, target: Path) -> None:
     """Write partition `index` of a version to a new sparse file. Zero and free runs stay holes, which read as zeros.
     Raises ChunkMissing, ChunkInvalid, NoSpace."""
@@ -261,7 +277,7 @@ def _prepare_parts(parts: Sequence[Part], options: Options, source: Source | Non
     at.mkdir(exist_ok=True)
     left: list[Part] = []
     try:
-        usable = _mountable(parts, at, left)
+        usable = mountable(parts, at, left)
         with mounted_parts(usable, at):
             facts = _prepared(at, mounts, root.fs, root.uuid, options, source)
     finally:
@@ -271,21 +287,6 @@ def _prepare_parts(parts: Sequence[Part], options: Options, source: Source | Non
         told = Check("unreadable partitions", found, "kept as they are: this machine cannot mount them", "warning")
         facts = replace(facts, checks=(*facts.checks, told.as_dict()))
     return facts
-
-
-def _mountable(parts: Sequence[Part], at: Path, left: list[Part]) -> list[Part]:
-    """The parts whose filesystem this kernel can mount. Raises CommandFailed if the root's is not among them."""
-    usable = []
-    for part in parts:
-        try:
-            if part.mount:
-                with mounted(part.file, at, read_only=True, options="nouuid,norecovery" if part.fs == "xfs" else ""):
-                    usable.append(part)
-        except CommandFailed:
-            if part.mount == "/":
-                raise
-            left.append(part)
-    return usable
 
 
 def _prepared(
