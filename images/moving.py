@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from images.manifest import Kind, Manifest, Run
@@ -55,6 +55,21 @@ def same_place(before: Sequence[Run], after: Sequence[Run]) -> frozenset[int]:
         if two.start + two.count <= end:
             two = next(new, None)
     return frozenset(found)
+
+
+def grown(store: Store, name: str) -> Iterator[tuple[Manifest, int]]:
+    """Every version of a lineage, oldest first, and the compressed bytes of its chunks that its parent has not; of the
+    first, and of one whose parent was removed, of all. Raises NotFound, ManifestInvalid."""
+    known: tuple[int, dict[bytes, int]] = (0, {})
+    have = store.versions(name)
+    for number in have:
+        manifest, _ = store.load(f"{name}:{number}")
+        chunks = stored_chunks(store, manifest)
+        if manifest.parent != known[0]:  # the version before it is not its parent
+            there = manifest.parent in have
+            known = (0, stored_chunks(store, store.load(f"{name}:{manifest.parent}")[0]) if there else {})
+        yield manifest, sum(length for chunk, length in chunks.items() if chunk not in known[1])
+        known = (number, chunks)
 
 
 def stored_chunks(store: Store, manifest: Manifest) -> dict[bytes, int]:
