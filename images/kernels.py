@@ -1,51 +1,61 @@
-"""Which kernels a tree has, what their initramfs can drive, and whether that is enough for other machines.
+"""Which kernels a tree has, and what their initramfs can drive.
 
 The list of modules goes into the manifest: the node compares it with the driver of its own root disk before it reboots.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from images.errors import ImageError
-from images.ext4 import EPOCH
+from images.errors import SourceInvalid, ToolMissing
 from images.initramfs import MAX_FILE, initramfs_names, modules_in
-from images.run import run
-from images.strip import Check, inside
+from images.strip import inside
 
 # Controllers most machines of the last fifteen years boot from, and the cards they boot over. Of a kernel for clouds
 # (linux-image-cloud-amd64) all but nvme and virtio_blk are "not set": it cannot boot bare metal.
 STORAGE = ("ahci", "nvme", "sd_mod", "megaraid_sas", "mpt3sas", "virtio_blk")
 NETWORK = ("e1000e", "igb", "ixgbe", "i40e", "tg3", "bnxt_en", "r8169", "virtio_net")
 MAX_KERNELS = 32
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")  # what uname -r gives; no word of a command line
 MODULE_FILE = re.compile(r"(.+)\.ko(?:\.(?:xz|zst|gz))?$")
 # What in an initramfs ties it to one machine, beside the .link files looked at in _pins.
-PINS = re.compile(r"^etc/(iscsi/)?initiatorname\.iscsi$|^etc/machine-id$")
+PINS = re.compile(r"^etc/(iscsi/)?initiatorname\.iscsi$|^etc/machine-id$|^etc/cmdline\.d/.*root.*\.conf$")
+# What initramfs-tools copies from the tree: a file of that name that the tree has no more was stripped.
+COPIED = {"conf/conf.d/resume": "etc/initramfs-tools/conf.d/resume"}
 LINK_FILE = re.compile(r"(?:^|/)systemd/network/([^/]+\.link)$")
 LINK_PLACES = ("etc/systemd/network", "usr/lib/systemd/network", "lib/systemd/network")
-CLOUD_HINT = "use the generic kernel (Debian: linux-image-amd64, not linux-image-cloud-amd64)"
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One kernel of a tree. Paths are relative to the tree, empty where there is none; `modules` are those inside its
-    initramfs and built into it; `available` those of its module directory as well. '-' in names is '_'."""
+    initramfs and built into it; `available` those of its module directory as well. '-' in names is '_'. `pins` are
+    files of the initramfs that belong to one machine; `dracut` says that dracut made it; `unread` is why it could not
+    be read, `damaged` that the fault is its own and not this machine's."""
 
     version: str
     vmlinuz: str
     initrd: str
     modules: tuple[str, ...]
     available: frozenset[str]
-    pins: tuple[str, ...]
+    pins: tuple[str, ...] = ()
+    dracut: bool = False
+    unread: str = ""
+    damaged: bool = False
 
     @property
     def generic(self) -> bool:
         """Whether the initramfs drives every controller of STORAGE that this kernel has a driver for."""
-        return bool(self.initrd) and all(name in self.modules for name in STORAGE if name in self.available)
+        return bool(self.initrd) and not self.lacks(*STORAGE)
+
+    def lacks(self, *names: str) -> tuple[str, ...]:
+        """Those of `names` that this kernel has a driver for, and its initramfs has not."""
+        return tuple(name for name in names if name in self.available and name not in self.modules)
 
     def as_dict(self) -> dict[str, Any]:
         """The form the manifest keeps in system.kernels."""
@@ -59,67 +69,22 @@ class Kernel:
 
 
 def kernels(root: Path) -> list[Kernel]:
-    """The kernels of a tree, newest version first. Raises SourceInvalid for an initramfs that cannot be read."""
-    base = inside(root, "usr/lib/modules/x") or inside(root, "lib/modules/x")
+    """The kernels of a tree, newest version first: every directory of modules, with the kernel and the initramfs that
+    belong to it by their names. Reading one initramfs of Debian takes a quarter of a second. Raises OSError."""
+    base = modules_directory(root)
     if base is None:
         return []
-    versions = sorted((p.name for p in base.parent.iterdir() if p.is_dir() and not p.is_symlink()), key=version_key)
-    return [_kernel(root, base.parent, version) for version in reversed(versions[-MAX_KERNELS:])]
+    found = (
+        path for path in base.iterdir() if path.is_dir() and not path.is_symlink() and VERSION.fullmatch(path.name)
+    )
+    versions = sorted((path.name for path in found), key=version_key)
+    return [_kernel(root, base, version) for version in reversed(versions[-MAX_KERNELS:])]
 
 
-def check_kernels(found: list[Kernel]) -> list[Check]:
-    """What is wrong with the kernels of a tree for booting unknown bare machines; an error makes it no system."""
-    if not any(kernel.vmlinuz for kernel in found):
-        return [Check("kernel", ("no kernel in boot/",), "add a kernel package", "error")]
-    checks = []
-    for kernel in found:
-        if not kernel.vmlinuz:
-            continue
-        missing = [name for name in STORAGE if name not in kernel.available]
-        cards = [name for name in NETWORK if name not in kernel.available]
-        if "ahci" in missing:
-            checks.append(Check(f"kernel {kernel.version}", tuple(missing + cards), CLOUD_HINT, "error"))
-        elif missing or cards:
-            fix = "nodes with these need another kernel"
-            checks.append(Check(f"kernel {kernel.version}", tuple(missing + cards), fix, "warning"))
-        else:
-            checks.append(Check(f"kernel {kernel.version}"))
-        if not kernel.initrd:
-            checks.append(Check(f"initramfs of {kernel.version}", ("none",), "make one in the image", "warning"))
-        elif not kernel.generic:
-            lacks = tuple(n for n in STORAGE if n in kernel.available and n not in kernel.modules)
-            fix = "rebuild it for all machines, not only for the one it was made on"
-            checks.append(Check(f"initramfs of {kernel.version}", lacks, fix, "warning"))
-    return checks
-
-
-def make_generic(root: Path) -> list[Check]:
-    """Where Debian's initramfs-tools made an initramfs for one machine only (MODULES=dep), or put a pin of that
-    machine into it, set MODULES=most and build it again in a chroot. Gives what was done; needs root.
-    Raises CommandFailed."""
-    tool = inside(root, "usr/sbin/update-initramfs")
-    conf = inside(root, "etc/initramfs-tools/initramfs.conf")
-    if tool is None or not tool.is_file() or conf is None or not conf.is_file():
-        return []
-    narrow = [k.version for k in kernels(root) if k.initrd and (not k.generic or k.pins)]
-    text = conf.read_text(errors="replace")
-    changed = re.sub(r"(?m)^MODULES=(?!most\b).*$", "MODULES=most", text)
-    policy = inside(root, "etc/initramfs-tools/conf.d/driver-policy")  # the installer's answer overrides the file above
-    overruled = policy is not None and policy.is_file() and b"most" not in policy.read_bytes()
-    if not narrow and changed == text and not overruled:
-        return [Check("initramfs for all machines")]
-    conf.write_text(changed)
-    if policy is not None and overruled:
-        policy.unlink()
-    for version in narrow:
-        # Measured: with nothing bound on /dev, /proc and /sys the same 1189 files come out, in 17 s.
-        run(
-            ["chroot", os.fspath(root), "update-initramfs", "-u", "-k", version],
-            env={"SOURCE_DATE_EPOCH": str(EPOCH)},
-            timeout=900,
-            act=f"rebuilding the initramfs of {version}",
-        )
-    return [Check("initramfs for all machines", tuple(narrow) or ("MODULES=dep",), "rebuilt with MODULES=most")]
+def modules_directory(root: Path) -> Path | None:
+    """Where the tree has the modules of its kernels, a directory each."""
+    place = inside(root, "usr/lib/modules/x") or inside(root, "lib/modules/x")
+    return place.parent if place else None
 
 
 def version_key(version: str) -> list[tuple[int, int | str]]:
@@ -136,19 +101,77 @@ def _kernel(root: Path, base: Path, version: str) -> Kernel:
             match = MODULE_FILE.match(file)
             if match:
                 available.add(match[1].replace("-", "_"))
-    flavour = version.rpartition("-")[2]  # Alpine names its files after the flavour alone
-    vmlinuz = _first(root, f"boot/vmlinuz-{version}", f"usr/lib/modules/{version}/vmlinuz", f"boot/vmlinuz-{flavour}")
-    initrd = _first(
-        root,
+    vmlinuz = _first(root, *kernel_names(root, version))
+    initrd = _first(root, *initramfs_places(root, version))
+    names, unread, damaged = _names(root / initrd) if initrd else ([], "", False)
+    inner = {module for modules in modules_in(names).values() for module in modules}
+    return Kernel(
+        version=version,
+        vmlinuz=vmlinuz,
+        initrd=initrd,
+        modules=tuple(sorted(inner | builtin)),
+        available=frozenset(available),
+        pins=_pins(root, names),
+        dracut=any(name.startswith(("usr/lib/dracut", "lib/dracut")) for name in names),
+        unread=unread,
+        damaged=damaged,
+    )
+
+
+def kernel_names(root: Path, version: str) -> list[str]:
+    """Paths at which the kernel of that version may lie, in order: Debian, EL, SUSE and Void name it after the version;
+    Arch after the package, which a file beside the modules names; Alpine after the flavour alone; Gentoo has its own
+    word; kernel-install(8) makes a directory for it."""
+    short = _short(root, version)
+    return [
+        f"boot/vmlinuz-{version}",
+        *(f"boot/vmlinuz-{name}" for name in short),
+        f"boot/kernel-{version}",
+        f"usr/lib/modules/{version}/vmlinuz",
+        *(f"{directory}/linux" for directory in _installed(root, version)),
+    ]
+
+
+def initramfs_places(root: Path, version: str) -> list[str]:
+    """Paths at which the initramfs of that version may lie, in order."""
+    short = _short(root, version)
+    return [
         f"boot/initrd.img-{version}",
         f"boot/initramfs-{version}.img",
         f"boot/initrd-{version}",
-        f"boot/initramfs-{flavour}",
+        *(f"boot/initramfs-{name}.img" for name in short),
+        *(f"boot/initramfs-{name}" for name in short),
         f"usr/lib/modules/{version}/initramfs.img",
-    )
-    names = initramfs_names(_bytes(root / initrd)) if initrd else []
-    inner = {module for modules in modules_in(names).values() for module in modules}
-    return Kernel(version, vmlinuz, initrd, tuple(sorted(inner | builtin)), frozenset(available), _pins(root, names))
+        f"usr/lib/modules/{version}/initrd",
+        *(f"{directory}/initrd" for directory in _installed(root, version)),
+    ]
+
+
+def _short(root: Path, version: str) -> list[str]:
+    path = inside(root, f"usr/lib/modules/{version}/pkgbase")
+    if path is not None and path.is_file() and not path.is_symlink() and path.stat().st_size < 256:
+        package = path.read_text(errors="replace").strip()
+        if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", package):
+            return [package]
+    return [version.rpartition("-")[2]]
+
+
+def _installed(root: Path, version: str) -> list[str]:
+    base = inside(root, "boot/x")
+    found = sorted(base.parent.glob(f"*/{glob.escape(version)}")) if base else []
+    return [os.fspath(path.relative_to(root)) for path in found]
+
+
+def _names(path: Path) -> tuple[list[str], str, bool]:
+    """The files of an initramfs, or why they cannot be told and whether it is damaged."""
+    try:
+        if path.stat().st_size > MAX_FILE:
+            return [], f"it is larger than {MAX_FILE} bytes", False
+        return initramfs_names(path.read_bytes()), "", False
+    except SourceInvalid as error:
+        return [], str(error), True
+    except ToolMissing as error:
+        return [], str(error), False
 
 
 def _pins(root: Path, names: list[str]) -> tuple[str, ...]:
@@ -157,7 +180,9 @@ def _pins(root: Path, names: list[str]) -> tuple[str, ...]:
     found = []
     for name in names:
         link = LINK_FILE.search(name)
-        if (link and not any(os.path.lexists(root / place / link[1]) for place in LINK_PLACES)) or PINS.match(name):
+        stripped = link and not any(os.path.lexists(root / place / link[1]) for place in LINK_PLACES)
+        copied = name in COPIED and not os.path.lexists(root / COPIED[name])
+        if stripped or copied or PINS.match(name):
             found.append(name)
     return tuple(found)
 
@@ -176,9 +201,3 @@ def _first(root: Path, *candidates: str) -> str:
         if path is not None and path.is_file() and not path.is_symlink():
             return candidate
     return ""
-
-
-def _bytes(path: Path) -> bytes:
-    if path.stat().st_size > MAX_FILE:
-        raise ImageError(f"{path.name} is larger than {MAX_FILE} bytes")
-    return path.read_bytes()

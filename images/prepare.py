@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import re
 import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from images import ext4, grubcfg, kernels, strip
+from images.checks.all import run_checks
+from images.checks.generic import make_generic
+from images.checks.subject import UNKNOWN, Room, Subject
+from images.checks.survey import survey
+from images.distro.find import System, system_of
 from images.errors import SourceInvalid
 from images.options import CMDLINE
 from images.publish import Facts
+from images.tree import Tree, TreeInvalid
 
 OS_RELEASE = re.compile(r"(?m)^(ID|ID_LIKE|VERSION_ID|VERSION_CODENAME|PRETTY_NAME)=[\"']?([^\"'\n]{0,200})[\"']?$")
 FIELDS = {
@@ -22,6 +29,7 @@ FIELDS = {
     "VERSION_CODENAME": "codename",
     "PRETTY_NAME": "pretty",
 }
+HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 MACHINES = {62: "amd64", 183: "arm64"}  # e_machine of ELF: EM_X86_64, EM_AARCH64
 ROOT_UUID = re.compile(r"(?m)^\s*UUID=[\"']?([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})[\"']?\s+/\s")
 
@@ -42,17 +50,31 @@ def prepare(
     partitions. Raises SourceInvalid if it is no system, CommandFailed."""
     if not (tree / "etc").is_dir() or (tree / "etc").is_symlink() or not (tree / "usr").is_dir():
         raise SourceInvalid(f"{tree} has no etc and usr: it is not the root of a system")
+    mounts = dict(mounts or {"root": "/"})
+    inside, hostname = Tree(os.fspath(tree)), _hostname(tree)
     checks = strip.strip_tree(tree)
-    checks += kernels.make_generic(tree)
-    found = kernels.kernels(tree)
-    checks += kernels.check_kernels(found)
-    checks.append(grubcfg.write_grub_cfg(tree, found, uuid=uuid, cmdline=cmdline))
-    checks.append(grubcfg.write_fstab(tree, uuid=uuid, fs=fs))
-    system = {**_os_release(tree), "kernels": [kernel.as_dict() for kernel in found]}
-    return Facts(
-        arch=_arch(tree),
+    system = _system(tree)
+    found, made = make_generic(inside, kernels.kernels(tree), fs, system.family.name if system.family else "")
+    checks += made
+    subject = Subject(
+        uuid=uuid,
+        fs=fs,
         cmdline=cmdline,
-        system={**system, "mounts": dict(mounts or {"root": "/"})},
+        mounts=mounts,
+        kernels=tuple(found),
+        system=system,
+        arch=_arch(tree),
+        hostname=hostname,
+        room=_room(tree, mounts),
+        survey=survey(inside, time.time()),
+    )
+    checks.append(grubcfg.write_grub_cfg(inside, subject))
+    checks.append(grubcfg.write_fstab(inside, subject))
+    checks += run_checks(inside, subject)
+    return Facts(
+        arch=subject.arch,
+        cmdline=cmdline,
+        system={**_os_release(tree), "kernels": [kernel.as_dict() for kernel in found], "mounts": mounts},
         checks=tuple(check.as_dict() for check in checks),
         source=source or {},
         message=message,
@@ -76,6 +98,36 @@ def root_uuid(tree: Path) -> str:
         return ""
     match = ROOT_UUID.search(path.read_text(errors="replace")[:65536])
     return match[1].lower() if match else ""
+
+
+def _system(tree: Path) -> System:
+    """The distribution, UNKNOWN for a tree whose files are not what they should be; a check names those."""
+    try:
+        return system_of(os.fspath(tree))
+    except TreeInvalid:
+        return UNKNOWN
+
+
+def _hostname(tree: Path) -> str:
+    """The first word of etc/hostname, if it is one of a machine."""
+    try:
+        words = Tree(os.fspath(tree)).text("etc/hostname", 4096).split()
+    except TreeInvalid:
+        return ""
+    return words[0] if words and HOSTNAME.fullmatch(words[0]) and words[0] != "localhost" else ""
+
+
+def _room(tree: Path, mounts: Mapping[str, str]) -> dict[str, Room]:
+    """What is left on the filesystems of an image, by mount point. A tree that is not mounted gets a filesystem later,
+    whose size is chosen to fit."""
+    found = {}
+    for mount in mounts.values():
+        place = tree / mount.lstrip("/")
+        if not place.is_symlink() and os.path.ismount(place):
+            at = os.statvfs(place)
+            inodes = at.f_favail / at.f_files if at.f_files else 1.0
+            found[mount] = Room(at.f_blocks * at.f_frsize, at.f_bavail * at.f_frsize, inodes)
+    return found
 
 
 def _os_release(tree: Path) -> dict[str, str]:

@@ -11,26 +11,11 @@ import glob
 import os
 import shutil
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
+from images.checks.check import Check, finding
+
 MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "tmp": 0o1777}
-MAX_FOUND = 20  # names listed in one finding
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check: its name, what was found (paths in the tree; empty means nothing to do), and what was done."""
-
-    name: str
-    found: tuple[str, ...] = ()
-    fix: str = ""
-    severity: str = "info"  # "info" | "warning" | "error"
-
-    def as_dict(self) -> dict[str, object]:
-        """The form the manifest keeps."""
-        return {"name": self.name, "found": list(self.found), "fix": self.fix, "severity": self.severity}
-
 
 # name of the check, patterns of files or directories that go, what that means
 REMOVE: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -45,14 +30,16 @@ REMOVE: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("credential secret", ("var/lib/systemd/credential.secret",), "removed; every node makes its own"),
     (
         "network interface pins",
-        ("etc/udev/rules.d/70-persistent-net.rules", "etc/udev/rules.d/75-persistent-net-generator.rules"),
+        ("etc/udev/rules.d/70-persistent-net.rules", "etc/udev/rules.d/75-persistent-net-generator.rules",
+         "etc/udev/rules.d/85-persistent-net-cloud-init.rules"),
         "removed; interfaces are named on the node by MAC address",
     ),
     ("LVM devices file", ("etc/lvm/devices/system.devices", "etc/lvm/cache/*"), "removed; it pins one machine's disks"),
     (
         "storage identities",
         ("etc/nvme/hostid", "etc/nvme/hostnqn", "etc/iscsi/initiatorname.iscsi", "etc/multipath/bindings",
-         "etc/multipath/wwids", "boot/grub/device.map", "boot/grub2/device.map", "etc/blkid.tab", "run/blkid/*"),
+         "etc/multipath/wwids", "boot/grub/device.map", "boot/grub2/device.map", "etc/blkid.tab", "run/blkid/*",
+         "etc/hostid", "etc/zfs/zpool.cache", "etc/default/grub_installdevice"),
         "removed; each names one machine or its disks",
     ),
     (
@@ -61,6 +48,17 @@ REMOVE: tuple[tuple[str, tuple[str, ...], str], ...] = (
          "var/lib/NetworkManager/*.lease", "var/lib/NetworkManager/secret_key", "var/lib/NetworkManager/timestamps",
          "var/lib/NetworkManager/seen-bssids"),
         "removed",
+    ),
+    (
+        "subscription of one machine",
+        ("etc/pki/consumer/*.pem", "var/lib/rhsm/facts/*", "var/lib/rhsm/cache/*",
+         "etc/zypp/credentials.d/SCCcredentials"),
+        "removed; every node registers for itself",
+    ),
+    (
+        "questions at the first start",
+        ("var/lib/YaST2/reconfig_system", "boot/ignition.firstboot"),
+        "removed; a node is set up before it starts",
     ),
     ("cloud-init instance", ("var/lib/cloud/*",), "removed; the instance was another machine"),
     (
@@ -112,8 +110,7 @@ def _remove(root: Path, name: str, patterns: tuple[str, ...], fix: str) -> Check
             else:
                 path.unlink()
             found.append(match)
-    more = len(found) - MAX_FOUND
-    return Check(name, (*found[:MAX_FOUND], *((f"and {more} more",) if more > 0 else ())), fix if found else "")
+    return finding(name, found, fix)
 
 
 def _link_files(root: Path) -> Check:
@@ -124,8 +121,7 @@ def _link_files(root: Path) -> Check:
         if path is not None and path.is_file() and not path.is_symlink() and b"MACAddress=" in path.read_bytes():
             path.unlink()
             found.append(match)
-    fix = "removed; interfaces are named on the node by MAC address" if found else ""
-    return Check("link files by MAC address", tuple(found[:MAX_FOUND]), fix)
+    return finding("link files by MAC address", found, "removed; interfaces are named on the node by MAC address")
 
 
 def _machine_id(root: Path) -> Check:

@@ -6,7 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from images.strip import MAX_FOUND, inside, strip_tree
+from images.checks.check import MAX_FOUND
+from images.strip import inside, strip_tree
 from tests.images.tinytree import tiny_tree
 
 
