@@ -1,7 +1,8 @@
 """The store: every version of every image, in files that never change once they can be seen.
 
     packs/<sha256>.pack, .idx      zstd frames in disk order; where each chunk lies in them
-    images/<name>/<n>.json, .runs  one version; `last` holds the highest number ever given, so none is used twice
+    images/<name>/<n>.json, .runs  one version; <n>.sha256 is its digest, so that damage to the manifest is found;
+                                   `last` holds the highest number ever given, so none is used twice
     tags/<name>                    the number nodes get
     work/<name>/                   the lineage's working image, rebuildable from packs
 
@@ -15,45 +16,21 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from images import packs, tags, zstd
-from images.chunk import chunk_hash, chunk_length
+from images import garbage, packs, tags, verify, zstd
+from images.chunk import chunk_hash
 from images.disk import disk_errors, hold
-from images.errors import Busy, ChunkInvalid, ChunkMissing, ImageError, ManifestInvalid, NotFound
-from images.manifest import Kind, Manifest, Run, decode_manifest, decode_runs, digest
+from images.errors import Busy, ChunkInvalid, ChunkMissing, ManifestInvalid, NotFound
+from images.garbage import GRACE, Garbage
+from images.manifest import Manifest, Run, decode_manifest, decode_runs, digest
 from images.options import Progress
+from images.verify import Damage
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-MAX_DAMAGE = 1000  # findings of one verify; a dead disk would give one per chunk
-GRACE = 24 * 3600  # seconds an unused pack is kept: longer than any install that may still read it
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """One thing `verify` found wrong: in which pack, at which chunk of which partition (-1: the whole pack)."""
-
-    pack: str
-    partition: int
-    chunk: int
-    what: str
-
-    def __str__(self) -> str:
-        place = f", chunk {self.chunk} of partition {self.partition}" if self.chunk >= 0 else ""
-        return f"pack {self.pack[:12]}{place}: {self.what}"
-
-
-@dataclass(frozen=True, slots=True)
-class Garbage:
-    """What `gc` removed or, in a dry run, would remove; sizes in bytes."""
-
-    packs: tuple[str, ...]
-    freed: int
-    leftovers: int  # temporary and orphaned files
-    kept: tuple[str, ...] = field(default=())  # unused packs still in their time of grace
+REPAIR = "gild image verify says what is damaged, gild image repair fetches it"
 
 
 class Store:
@@ -109,8 +86,11 @@ class Store:
         data = _read(path, f"manifest of {name}:{number}")
         manifest = decode_manifest(data)
         if (manifest.name, manifest.version) != (name, number):
-            raise ManifestInvalid(f"{path} holds the manifest of {manifest.ref}")
-        return manifest, digest(data)
+            raise ManifestInvalid(f"{path} holds the manifest of {manifest.ref}", REPAIR)
+        found = digest(data)
+        if self.kept_digest(name, number) not in ("", found):
+            raise ManifestInvalid(f"{path} is not the manifest that was published", REPAIR)
+        return manifest, found
 
     def manifest_path(self, name: str, number: int) -> Path:
         """Where the manifest of a version lies."""
@@ -119,6 +99,18 @@ class Store:
     def runs_path(self, name: str, number: int) -> Path:
         """Where the runs of a version lie."""
         return self._lineage(name) / f"{number}.runs"
+
+    def digest_path(self, name: str, number: int) -> Path:
+        """Where the digest of a version lies."""
+        return self._lineage(name) / f"{number}.sha256"
+
+    def kept_digest(self, name: str, number: int) -> str:
+        """The digest a version was published with; empty if nobody wrote it down."""
+        try:
+            text = self.digest_path(name, number).read_text("ascii", "replace").strip()
+        except FileNotFoundError:
+            return ""
+        return text if re.fullmatch(r"[0-9a-f]{64}", text) else ""
 
     def manifest_bytes(self, wanted: str) -> bytes:
         """The manifest with this digest (sha256, hex), byte for byte. Raises NotFound."""
@@ -163,40 +155,8 @@ class Store:
         return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}\n?", text) else 0
 
     def verify(self, ref: str, progress: Progress | None = None) -> list[Damage]:
-        """Read every pack of a version and every chunk of it, and compare the hashes. Empty means sound.
-        `progress` hears ("verify", bytes done, bytes in all). Raises NotFound, ManifestInvalid."""
-        manifest, _ = self.load(ref)
-        found: list[Damage] = []
-        sizes = {pack: self.pack_path(pack).stat().st_size for pack in manifest.packs if self.pack_path(pack).exists()}
-        total, done = 2 * sum(sizes.values()), 0
-
-        def count(read: int) -> None:
-            nonlocal done
-            done += read
-            if progress:
-                progress("verify", min(done, total), total)
-
-        for pack in manifest.packs:
-            if pack not in sizes:
-                found.append(Damage(pack, -1, -1, "the pack is missing"))
-                continue
-            try:
-                if packs.hash_file(self.pack_path(pack), count) != pack:
-                    found.append(Damage(pack, -1, -1, "the pack's bytes do not match its name"))
-            except OSError as error:
-                found.append(Damage(pack, -1, -1, f"cannot be read: {error.strerror}"))
-        for index, partition in enumerate(manifest.partitions):
-            for run in self.runs(manifest, index):
-                pack = manifest.packs[run.pack] if run.kind is Kind.DATA else ""
-                if not pack or pack not in sizes:
-                    continue
-                for chunk, what in self._bad_chunks(manifest, run, pack, partition.size, count):
-                    found.append(Damage(pack, index, chunk, what))
-                    if len(found) >= MAX_DAMAGE:
-                        return found
-        if progress:
-            progress("verify", total, total)
-        return found
+        """What is damaged of one version, each byte of it read; empty means sound. See images.verify."""
+        return list(verify.verify(self, [ref], progress).damage)
 
     def read_chunk(self, pack: str, offset: int, frame: int, length: int, name: bytes) -> bytes | memoryview:
         """The raw bytes of one chunk: `frame` bytes at `offset` of a pack, `length` bytes raw, checked against its
@@ -243,48 +203,22 @@ class Store:
                 # The manifest goes first: what is left over without it is garbage, not a broken version.
                 self.manifest_path(name, version).unlink(missing_ok=True)
                 self.runs_path(name, version).unlink(missing_ok=True)
+                self.digest_path(name, version).unlink(missing_ok=True)
             packs.sync_directory(self._lineage(name))
             if not self.versions(name):
                 (self.root / "tags" / name).unlink(missing_ok=True)
                 shutil.rmtree(self.work(name), ignore_errors=True)
 
     def gc(self, dry_run: bool = False, live_versions: Collection[str] = (), *, grace: float = GRACE) -> Garbage:
-        """Remove packs no version names, once they are `grace` seconds old, and leftovers of crashed writers.
-
-        `live_versions` are digests nodes are installing from: if one of them was removed meanwhile, nothing is
-        collected. A pack with some live chunks is kept whole, because the manifests that name it are immutable.
-        Raises Busy while something is being published, ManifestInvalid if any manifest cannot be read."""
-        with hold(self.root / ".lock", exclusive=True, what="the store"):
-            wanted: set[str] = set()
-            digests: set[str] = set()
-            for name in self.images():
-                for number in self.versions(name):
-                    manifest, own = self.load(f"{name}:{number}")
-                    wanted.update(manifest.packs)
-                    digests.add(own)
-            gone = sorted(set(live_versions) - digests)
-            if gone:
-                raise Busy(f"a node still installs a removed version ({gone[0][:12]})", "collect when it is done")
-            now = time.time()
-            unused = [p for p in self.packs.glob("*.pack") if p.stem not in wanted]
-            old = [p for p in unused if now - p.stat().st_mtime >= grace]
-            leftovers = list(self._leftovers())
-            freed = sum(p.stat().st_size for p in [*old, *leftovers])
-            if not dry_run:
-                for path in old:
-                    path.unlink(missing_ok=True)
-                    path.with_suffix(".idx").unlink(missing_ok=True)
-                for path in leftovers:
-                    path.unlink(missing_ok=True)
-                packs.sync_directory(self.packs)
-            kept = tuple(sorted(p.stem for p in unused if p not in old))
-            return Garbage(tuple(sorted(p.stem for p in old)), freed, len(leftovers), kept)
+        """Remove what no version needs. See images.garbage."""
+        return garbage.collect(self, dry_run=dry_run, live_versions=live_versions, grace=grace)
 
     def add_version(self, manifest_data: bytes, name: str, number: int, runs: bytes) -> None:
         """Make a version visible: runs first, the manifest last. The packs must be there. Raises NoSpace."""
         with disk_errors(f"storing {name}:{number}"):
             packs.write_file(self.runs_path(name, number), runs)
-            packs.write_file(self._lineage(name) / "last", f"{number}\n".encode())
+            packs.write_file(self._lineage(name) / "last", f"{max(number, self.next_version(name) - 1)}\n".encode())
+            packs.write_file(self.digest_path(name, number), f"{digest(manifest_data)}\n".encode())
             packs.write_file(self.manifest_path(name, number), manifest_data)
 
     def next_version(self, name: str) -> int:
@@ -329,27 +263,6 @@ class Store:
         value = digest(path.read_bytes())
         self._digests[path] = (stat.st_mtime_ns, stat.st_size, value)
         return value
-
-    def _bad_chunks(
-        self, manifest: Manifest, run: Run, pack: str, size: int, count: Callable[[int], None]
-    ) -> Iterator[tuple[int, str]]:
-        offset = run.offset
-        for number, (name, frame) in enumerate(run.chunks, run.start):
-            try:
-                self.read_chunk(pack, offset, frame, chunk_length(number, size, manifest.chunk_size), name)
-            except ImageError as error:
-                yield number, error.message
-            offset += frame
-            count(frame)
-
-    def _leftovers(self) -> Iterator[Path]:
-        yield from self.packs.glob(".tmp-*")
-        yield from (p for p in self.packs.glob("*.idx") if not p.with_suffix(".pack").exists())
-        yield from (self.root / "tags").glob(".tmp-*")
-        for directory in (self.root / "images").iterdir():
-            if directory.is_dir():
-                yield from directory.glob(".tmp-*")
-                yield from (p for p in directory.glob("*.runs") if not p.with_suffix(".json").exists())
 
 
 def _read(path: Path, what: str) -> bytes:
