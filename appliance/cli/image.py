@@ -14,7 +14,11 @@ VERBS = {
     "capture": ("image_capture", "command"),
     "list": ("image_show", "list_"),
     "show": ("image_show", "show_"),
-    "tag": ("image_show", "tag"),
+    "edit": ("image_edit", "edit"),
+    "diff": ("image_history", "diff"),
+    "log": ("image_history", "log"),
+    "tag": ("image_history", "tag"),
+    "rollback": ("image_history", "rollback"),
     "verify": ("image_keep", "verify"),
     "rm": ("image_keep", "rm"),
 }

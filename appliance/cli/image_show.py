@@ -1,4 +1,4 @@
-"""gild image list, show, tag: what there is, and what nodes get."""
+"""gild image list, show: what there is, and what nodes get."""
 
 from __future__ import annotations
 
@@ -94,16 +94,6 @@ def show_(site: Site, /, ref: str, json_: bool) -> None:
         f"{len(manifest.checks)} checks, nothing found",
     )
     return None
-
-
-@click.command("tag")
-@click.argument("ref")
-@click.pass_obj
-def tag(site: Site, /, ref: str) -> None:
-    """Let nodes get this version from now on. REF is NAME:NUMBER; this promotes or rolls back."""
-    manifest, _ = site.store.load(ref)
-    site.store.set_tag(manifest.name, manifest.version)
-    print(f"nodes get {manifest.ref} from now on")
 
 
 def published(site: Site, /, ref: str) -> None:
