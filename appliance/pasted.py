@@ -118,7 +118,8 @@ def python_line(host: str, port: int, path: str, known: Pin) -> str:
         f"import hashlib,http.client as h,ssl,subprocess as s;c=h.HTTPSConnection('{host}',{port},"
         "context=ssl._create_unverified_context());c.connect();"
         f"assert hashlib.sha256(c.sock.getpeercert(True)).hexdigest()=='{known.certificate}','not the head';"
-        f"c.request('GET','{path}?with=python3');s.run(['sh'],input=c.getresponse().read())"
+        f"c.request('GET','{path}?with=python3');"
+        "raise SystemExit(s.run(['sh'],input=c.getresponse().read()).returncode)"
     )
     return f'sudo python3 -c "{program}"'
 

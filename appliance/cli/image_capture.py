@@ -113,10 +113,15 @@ def _paste(site: Site, name: str, wishes: Wishes, options: Options) -> Manifest:
             client.post("captures", token, "end", good=True, text=f"{manifest.ref} is published")
             return manifest
     except BaseException as error:
-        text = str(error) if isinstance(error, GildError) else "the capture was ended on the head"
-        with contextlib.suppress(GildError):
-            client.post("captures", token, "end", good=False, text=text)
+        _give_up(client, token, error)
         raise
+
+
+def _give_up(client: Client, token: str, error: BaseException) -> None:
+    """Tell the client why there will be no version. Telling it twice does no harm."""
+    text = str(error) if isinstance(error, GildError) else "the capture was ended on the head"
+    with contextlib.suppress(GildError):
+        client.post("captures", token, "end", good=False, text=text)
 
 
 def _client_that_sends(client: Client, token: str) -> dict[str, Any]:
@@ -141,10 +146,17 @@ def _receive(
 
     golden = read_facts(known["facts"].encode("latin-1"))
     with client.stream("captures", token, "stream") as stream:
-        return receive(
-            store, name, cast(IO[bytes], _Stream(stream)), golden, choose(golden, wishes), known["mark"], options,
-            method="paste",
-        )  # fmt: skip
+        try:
+            return receive(
+                store, name, cast(IO[bytes], _Stream(stream)), golden, choose(golden, wishes), known["mark"], options,
+                method="paste",
+            )  # fmt: skip
+        except Broken:
+            raise
+        except BaseException as error:
+            # Before the stream is closed, which would tell the client less.
+            _give_up(client, token, error)
+            raise
 
 
 class _Stream:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tarfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, cast
@@ -26,6 +26,7 @@ from images.strip import inside
 
 PROBE_TIME = 60  # seconds
 KEPT = 1 << 16  # bytes at the end of a stream in which the mark must stand
+STEP = 4 << 20  # bytes between two words about progress
 NOISE = 1 << 16  # bytes a login shell may print before the first mark
 
 
@@ -45,10 +46,10 @@ def receive(
     words if it failed; Busy, NoSpace, CommandFailed. Nothing is kept then. Needs root."""
 
     def fill(tree: Path) -> dict[str, Any]:
-        ending = _Ending(stream)
+        ending = _Ending(stream, lambda done: options.tell("receive", done, max(done, client.used)))
         ending.begin(mark, client.host)
         try:
-            unpack(cast(IO[bytes], ending), tree, lambda done: options.tell("receive", done, max(done, client.used)))
+            unpack(cast(IO[bytes], ending), tree)
         except (tarfile.TarError, EOFError, UnicodeError) as error:
             raise _broken(client, error) from None
         except OSError as error:
@@ -141,16 +142,21 @@ def capture_ssh(
 
 
 class _Ending:
-    """A stream that remembers its last bytes."""
+    """A stream that remembers its last bytes, and tells how many there were."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], tell: Callable[[int], None]) -> None:
         self._stream = stream
+        self._tell = tell
         self._last: deque[bytes] = deque()
-        self._kept = 0
+        self._kept, self._done, self._told = 0, 0, 0
 
     def read(self, size: int) -> bytes:
         """The next bytes of the stream, as tarfile asks for them."""
         piece = self._stream.read(size)
+        self._done += len(piece)
+        if self._done - self._told >= STEP:
+            self._told = self._done
+            self._tell(self._done)
         self._last.append(piece)
         self._kept += len(piece)
         while self._kept - len(self._last[0]) > KEPT:
@@ -163,6 +169,7 @@ class _Ending:
         while len(seen) < NOISE:
             line = self._stream.readline(NOISE)
             if line == mark.encode() + b"\n":
+                self._tell(0)
                 return
             seen += line
             if not line:
