@@ -33,7 +33,7 @@ def test_another_process_is_named_and_its_death_frees_the_lock(tmp_path: Path) -
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         for exclusive in (True, False):
             with (
-                pytest.raises(Busy, match=f"image x is in use by process {holder.pid}"),
+                pytest.raises(Busy, match=rf"in use by process {holder.pid} since 2\d{{3}}-.*: .*python.* -c "),
                 hold(tmp_path / "lock", exclusive=exclusive, what="image x"),
             ):
                 pass

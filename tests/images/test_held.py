@@ -118,7 +118,6 @@ def test_new_versions_may_come_meanwhile(store: Store, at: Path, tmp_path: Path)
 def test_an_error_while_publishing_keeps_the_copy(store: Store, at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held.hold_open(store, "x", 0, at)
     (at / "etc/motd").write_text("kept")
-    real = editing.publish_candidate
 
     def fail(*_: object, **__: object) -> Manifest:
         raise SourceInvalid("trouble")
@@ -127,7 +126,7 @@ def test_an_error_while_publishing_keeps_the_copy(store: Store, at: Path, monkey
     with pytest.raises(SourceInvalid, match="trouble"):
         publish_held(store, "x", Options())
     assert store.versions("x") == [1] and left(store) == ["current", "held", "held.json"]
-    monkeypatch.setattr(editing, "publish_candidate", real)
+    monkeypatch.undo()
     assert publish_held(store, "x", Options())[0] is not None
 
 

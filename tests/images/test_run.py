@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from images.errors import CommandFailed, ToolMissing
-from images.run import LAST_LINES, pipe, run, stream, tail
+from images.run import LAST_LINES, attached, pipe, run, stream, tail
 
 
 def test_output_comes_back_whole() -> None:
@@ -203,3 +204,28 @@ def test_only_the_last_of_a_long_complaint_is_kept() -> None:
     with pytest.raises(CommandFailed) as caught, pipe(["sh", "-c", "yes bad | head -n 100000 >&2; exit 1"]):
         pass
     assert len(str(caught.value)) < 500
+
+
+def test_attached_shares_input_output_and_open_files(capfd: pytest.CaptureFixture[str]) -> None:
+    read, write = os.pipe()
+    try:
+        assert attached(["sh", "-c", f"echo out; echo open >&{write}; exit 7"], fds=[write]) == 7
+        assert os.read(read, 10) == b"open\n" and capfd.readouterr().out == "out\n"
+    finally:
+        os.close(read)
+        os.close(write)
+    assert attached(["sh", "-c", "kill -9 $$"]) == 128 + signal.SIGKILL
+
+
+def test_attached_does_not_leave_a_program_that_takes_ctrl_c_itself() -> None:
+    """Ctrl-C on a terminal goes to both: we wait on."""
+    assert attached(["sh", "-c", f"trap 'exit 9' INT; kill -INT {os.getpid()}; kill -INT $$; sleep 1"]) == 9
+
+
+def test_attached_names_what_cannot_be_started(tmp_path: Path) -> None:
+    with pytest.raises(ToolMissing, match="opening a shell: no-such-tool is not installed"):
+        attached(["no-such-tool"], act="opening a shell")
+    (tmp_path / "tool").write_text("#!/nonexistent\n")
+    (tmp_path / "tool").chmod(0o755)
+    with pytest.raises(CommandFailed, match="cannot be started"):
+        attached([str(tmp_path / "tool")])

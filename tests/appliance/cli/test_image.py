@@ -60,7 +60,7 @@ def test_a_directory_and_a_tar_become_versions_that_can_be_handled(say: Say, tmp
     assert rows[0]["digest"] in page and "the [first]" in page and "ext4" in page and "host keys" in page.lower()
 
     assert say("verify")[1] == "2 versions are sound\n"
-    assert say("tag", "compute:2")[1] == "nodes get compute:2 from now on\n"
+    assert say("tag", "compute:2")[1] == "nodes get compute:2 from now on, and no more compute:1\n"
     assert Store(tmp_path / "state/store").tag("compute") == 2
     assert say("rm", "compute", "--yes")[0] == 1
     code, _, err = say("rm", "compute:1")
