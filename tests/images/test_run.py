@@ -209,7 +209,7 @@ def test_only_the_last_of_a_long_complaint_is_kept() -> None:
 def test_attached_shares_input_output_and_open_files(capfd: pytest.CaptureFixture[str]) -> None:
     read, write = os.pipe()
     try:
-        assert attached(["sh", "-c", f"echo out; echo open >&{write}; exit 7"], fds=[write]) == 7
+        assert attached(["sh", "-c", f"echo out; echo open > /dev/fd/{write}; exit 7"], fds=[write]) == 7
         assert os.read(read, 10) == b"open\n" and capfd.readouterr().out == "out\n"
     finally:
         os.close(read)
@@ -219,7 +219,12 @@ def test_attached_shares_input_output_and_open_files(capfd: pytest.CaptureFixtur
 
 def test_attached_does_not_leave_a_program_that_takes_ctrl_c_itself() -> None:
     """Ctrl-C on a terminal goes to both: we wait on."""
-    assert attached(["sh", "-c", f"trap 'exit 9' INT; kill -INT {os.getpid()}; kill -INT $$; sleep 1"]) == 9
+    assert (
+        attached(
+            ["sh", "-c", f"trap 'exit 9' INT; sleep 0.1; kill -INT {os.getpid()}; sleep 0.1; kill -INT $$; sleep 1"]
+        )
+        == 9
+    )
 
 
 def test_attached_names_what_cannot_be_started(tmp_path: Path) -> None:
