@@ -24,7 +24,9 @@ MAX_KERNELS = 32
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")  # what uname -r gives; no word of a command line
 MODULE_FILE = re.compile(r"(.+)\.ko(?:\.(?:xz|zst|gz))?$")
 # What in an initramfs ties it to one machine, beside the .link files looked at in _pins.
-PINS = re.compile(r"^etc/(iscsi/)?initiatorname\.iscsi$|^etc/machine-id$|^etc/cmdline\.d/.*root.*\.conf$")
+PINS = re.compile(
+    r"etc/(?:iscsi/)?initiatorname\.iscsi|etc/machine-id|etc/cmdline\.d/.*root.*\.conf|conf/conf\.d/zz-resume-auto"
+)
 # What initramfs-tools copies from the tree: a file of that name that the tree has no more was stripped.
 COPIED = {"conf/conf.d/resume": "etc/initramfs-tools/conf.d/resume"}
 LINK_FILE = re.compile(r"(?:^|/)systemd/network/([^/]+\.link)$")
@@ -182,7 +184,7 @@ def _pins(root: Path, names: list[str]) -> tuple[str, ...]:
         link = LINK_FILE.search(name)
         stripped = link and not any(os.path.lexists(root / place / link[1]) for place in LINK_PLACES)
         copied = name in COPIED and not os.path.lexists(root / COPIED[name])
-        if stripped or copied or PINS.match(name):
+        if stripped or copied or PINS.fullmatch(name):
             found.append(name)
     return tuple(found)
 

@@ -31,8 +31,14 @@ REMOVE: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "network interface pins",
         ("etc/udev/rules.d/70-persistent-net.rules", "etc/udev/rules.d/75-persistent-net-generator.rules",
-         "etc/udev/rules.d/85-persistent-net-cloud-init.rules"),
+         "etc/udev/rules.d/85-persistent-net-cloud-init.rules", "etc/udev/rules.d/75-gild-net.rules",
+         "etc/systemd/network/10-gild-*.network"),
         "removed; interfaces are named on the node by MAC address",
+    ),
+    (
+        "swap to resume from",
+        ("etc/initramfs-tools/conf.d/resume",),
+        "removed; the start would wait for a swap partition that one machine has",
     ),
     ("LVM devices file", ("etc/lvm/devices/system.devices", "etc/lvm/cache/*"), "removed; it pins one machine's disks"),
     (

@@ -16,7 +16,15 @@ from pathlib import Path
 from images.errors import CommandFailed
 from images.run import run
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# FAKECHROOT: ischroot(1) believes it. Inside it looks like a system of its own, and initramfs-tools would write the
+# head's swap partition, which /proc/swaps shows, into the initramfs as the one to resume from (hooks/resume).
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "FAKECHROOT": "true",
+}
 PLAN, TROUBLE = 8, 9  # the plan, which came as stdin, and a second name for stderr that the program does not inherit
 LOADER = f"import os, sys; os.dup2(0, {PLAN}); os.dup2(os.open('/dev/null', 0), 0); os.dup2(2, {TROUBLE}); "
 LOADER += "exec(sys.argv.pop())"
@@ -32,7 +40,7 @@ def within(root: Path, argv: Sequence[str], *, act: str, env: Mapping[str, str] 
     plan = {
         "root": os.fspath(root),
         "argv": list(argv),
-        "env": {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", **(env or {})},
+        "env": {**ENVIRONMENT, **(env or {})},
         "cwd": "/",
         "hostname": "localhost",
         "disks": [],

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from images.checks import drivers
+from images.checks import boot, clock, disks, drivers, home, labels, leftovers, logins, network, room
 from images.checks.check import Check, plain
 from images.checks.subject import Subject
 from images.tree import Tree, TreeInvalid
 
 CHECKS: tuple[Callable[[Tree, Subject], list[Check]], ...] = (
+    home.starts,
     drivers.kernels,
     drivers.initramfs,
     drivers.firmware,
+    boot.menu,
+    boot.loaders,
+    boot.console,
+    disks.root_line,
+    disks.other_lines,
+    disks.arrays,
+    disks.other_pins,
+    room.room,
+    home.network,
+    network.network,
+    home.remote,
+    home.cloud_init,
+    clock.service,
+    clock.zone,
+    clock.future,
+    logins.secrets,
+    logins.passwords,
+    logins.doors,
+    leftovers.mended,
+    leftovers.left,
+    labels.labels,  # last: what was written before has its label already
 )
 
 
