@@ -13,7 +13,7 @@ import shlex
 from dataclasses import dataclass
 
 from images.errors import SourceInvalid
-from images.sources.leftout import Mount, Selection, Wishes, read_mounts, select
+from images.sources.leftout import FAT, Mount, Selection, Wishes, read_mounts, select
 
 # Attributes as they are: that keeps ACLs with numbers, capabilities and SELinux labels, where --acls would write names
 # only the client's user database knows.
@@ -42,6 +42,7 @@ facts() {
   { TAR --files-from=/dev/null 2>&1 >/dev/null; echo "exit $?"; } | section check
   sed -n 's/^ID=//p' "$root/etc/os-release" 2>/dev/null | section release
   stat -f -c '%S %b %f' "$root" 2>/dev/null | section used
+  findmnt -rno UUID "${root%/}/boot" 2>/dev/null | section boot
   cat /proc/self/mountinfo | section mounts
   cat /proc/swaps 2>/dev/null | section swaps
   cat /proc/[0-9]*/comm 2>/dev/null | sort -u | section running
@@ -73,6 +74,7 @@ class Client:
     check: tuple[str, ...]  # what tar says to the options wanted, and how it ended
     release: str
     used: int  # bytes of the root filesystem
+    boot: str  # UUID of the filesystem on /boot, if it has one of its own
     mounts: tuple[Mount, ...]
     swaps: tuple[str, ...]
     running: tuple[str, ...]
@@ -111,6 +113,7 @@ def read_facts(data: bytes) -> Client:
         check=tuple(printable(line)[:300] for line in sections.get("check", ())[-MAX_SAID:]),
         release=one("release").strip("\"'"),
         used=blocks[0] * max(0, blocks[1] - blocks[2]) if len(blocks) == 3 else 0,
+        boot=one("boot"),
         mounts=tuple(read_mounts(sections.get("mounts", ()), root or "/")),
         swaps=tuple(sections.get("swaps", ())),
         running=tuple(sections.get("running", ())),
@@ -135,6 +138,13 @@ def choose(client: Client, wishes: Wishes) -> Selection:
     selection = select(client.mounts, client.swaps, client.running, wishes)
     return Selection(
         selection.taken, selection.left, selection.points, (*complaints[: MAX_SAID // 4], *selection.warnings)
+    )
+
+
+def own_boot(client: Client, selection: Selection) -> bool:
+    """Whether /boot is taken from a filesystem of its own. An EFI partition there does not count: it comes as files."""
+    return "/boot" in selection.taken and any(
+        mount.point == "/boot" and mount.fs not in FAT and mount.root == "/" for mount in client.mounts
     )
 
 

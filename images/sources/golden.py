@@ -5,6 +5,7 @@ From this machine itself, by ssh, or by whatever else brings a stream that was m
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 from collections import deque
@@ -18,11 +19,13 @@ from images.errors import CommandFailed, SourceInvalid
 from images.manifest import Manifest
 from images.options import Options
 from images.run import pipe
-from images.sources.client import MAX_FACTS, Client, choose, new_mark, printable, probe, read_facts, reading
+from images.sources.client import MAX_FACTS, Client, choose, new_mark, own_boot, printable, probe, read_facts, reading
 from images.sources.leftout import Selection, Wishes, check_wishes
+from images.sources.split import from_tree_and_boot, settle_fstab
 from images.sources.tar import unpack
 from images.store import Store
 from images.strip import inside
+from images.tree import Tree
 
 PROBE_TIME = 60  # seconds
 KEPT = 1 << 16  # bytes at the end of a stream in which the mark must stand
@@ -44,6 +47,9 @@ def receive(
     """Publish what `reading` writes as the next version of `name`; the manifest's source says where from, `method` how,
     what was left out and what was odd. Raises SourceInvalid for a stream that is cut off or no archive, with tar's own
     words if it failed; Busy, NoSpace, CommandFailed. Nothing is kept then. Needs root."""
+    if os.geteuid() != 0:
+        raise SourceInvalid("keeping the owner of every file needs root", "run this as root")
+    split = own_boot(client, selection)
 
     def fill(tree: Path) -> dict[str, Any]:
         ending = _Ending(stream, lambda done: options.tell("receive", done, max(done, client.used)))
@@ -63,8 +69,12 @@ def receive(
             if line.partition(": file changed")[0] not in emptied  # a directory that comes out empty anyway
         ]
         _make_points(tree, selection.points)
+        if gone := settle_fstab(Tree(str(tree)), selection, split=split):
+            said.append(f"commented out in etc/fstab: {printable(', '.join(gone))}")
         return _source(client, selection, method, said)
 
+    if split:
+        return from_tree_and_boot(store, name, client.boot, fill, options)
     return working.from_tree(store, name, fill, options)
 
 

@@ -29,13 +29,17 @@ _BRIEF = "temporary files"
 _CACHE = "a cache, which fills itself again"
 _GUESTS = "containers and virtual machines belong to this machine alone"
 _LOGS = "logs and crashes of this machine"
-_SWAP = "swap space"
+SWAP = "swap space"
 _SNAPSHOTS = "snapshots of what is taken anyway"
+_DISK = "another disk"
+_ALONE = "another filesystem"
+_ASK = "another filesystem; --with takes it"
+ANOTHER = (_DISK, _ALONE, _ASK)  # reasons of filesystems no other machine has
 # hier(7) and file-hierarchy(7) for the first; the others are the defaults of the program in the path.
 RULES: tuple[Left, ...] = (
     *(Left(f"/{name}/*", _BOOT) for name in ("proc", "sys", "dev", "run")),
     *(Left(f"/{name}/*", _BRIEF) for name in ("tmp", "var/tmp")),
-    *(Left(path, _SWAP) for path in ("/swapfile", "/swap.img", "/swap/swapfile")),
+    *(Left(path, SWAP) for path in ("/swapfile", "/swap.img", "/swap/swapfile")),
     *(Left(f"{path}/*", _SNAPSHOTS) for path in ("/.snapshots", "/home/.snapshots", "/timeshift")),
     *(Left(f"/var/cache/{path}", _CACHE) for path in (
         "apt/archives/*.deb", "apt/*.bin", "dnf/*", "yum/*", "libdnf5/*", "zypp/*", "pacman/pkg/*", "apk/*", "xbps/*",
@@ -190,7 +194,7 @@ def select(mounts: Sequence[Mount], swaps: Iterable[str], running: Iterable[str]
     left += [rule for rule in rules if not any(other.pattern == rule.pattern for other in left)]
     left += [Left(f"{escape(path)}/lost+found", "belongs to the filesystem") for path in taken if path != "/"]
     left.append(Left("/lost+found", "belongs to the filesystem"))
-    left += [Left(escape(path), _SWAP) for path in _swap_files(swaps)]
+    left += [Left(escape(path), SWAP) for path in _swap_files(swaps)]
     left += [Left(f"{escape(_plain(path))}/*", "the head's own state and images") for path in wishes.own]
     left += [Left(_plain(pattern), "asked for") for pattern in wishes.exclude]
     if len(left) > MAX_PATTERNS:
@@ -213,18 +217,18 @@ def _why_not(mount: Mount, wishes: Wishes) -> str:
     if fs in VIRTUAL:
         return "made by the kernel, or in memory"
     if wishes.one_file_system:
-        return "another filesystem"
+        return _ALONE
     if fs in NETWORK or fs.startswith("fuse"):
         return "on the network or made by a program"
     if fs in READ_ONLY:
         return "a read-only image file or disc"
     if fs in FAT and point != "/boot":
-        return "EFI system partition: every node makes its own" if "efi" in point.lower() else "another disk"
+        return "EFI system partition: every node makes its own" if "efi" in point.lower() else _DISK
     if point in SYSTEM or point.startswith("/usr/"):
         return ""
     if _is_bind(mount):
         return "seen at another place too (bind mount)"
-    return "another filesystem; --with takes it"
+    return _ASK
 
 
 def _is_bind(mount: Mount) -> bool:

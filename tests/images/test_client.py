@@ -36,6 +36,8 @@ SAID = b"""== root
  "debian"
 == used
  4096 1000 400
+== boot
+ 0a-1b
 == mounts
  20 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
  == not a section
@@ -51,7 +53,7 @@ CLIENT = read_facts(SAID)
 
 def test_facts_are_read() -> None:
     assert replace(CLIENT, mounts=(), swaps=(), check=()) == Client(
-        "/", "Linux", "gold", "6.1.0-9-amd64", "x86_64", "0", "tar (GNU tar) 1.34", (), "debian", 4096 * 600, (), (),
+        "/", "Linux", "gold", "6.1.0-9-amd64", "x86_64", "0", "tar (GNU tar) 1.34", (), "debian", 4096 * 600, "0a-1b", (), (),
         ("bash", "mysqld"),
     )  # fmt: skip
     assert CLIENT.mounts == (Mount("/", "/", "ext4", "rw"),)
