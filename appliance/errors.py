@@ -45,6 +45,8 @@ EXIT_CODES: tuple[tuple[type[BaseException], int, str], ...] = (
     (image_errors.ChunkInvalid, 10, "an image is damaged"),
     (image_errors.ChunkMissing, 10, "an image is damaged"),
     (image_errors.ManifestInvalid, 10, "an image is damaged"),
+    (image_errors.BundleDamaged, 10, "an image is damaged"),
+    (image_errors.Untrusted, 11, "an image is signed by a key nobody trusts here"),
     (GildError, 1, "anything else that failed"),
     (KeyboardInterrupt, 130, "interrupted"),
 )

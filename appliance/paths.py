@@ -38,6 +38,16 @@ class Paths:
         return self.state / "keys"
 
     @property
+    def signing_key(self) -> Path:
+        """The key this head signs exported images with, mode 600."""
+        return self.keys / "signing.key"
+
+    @property
+    def trusted(self) -> Path:
+        """Public keys of the heads whose images may be imported, NAME.pub each."""
+        return self.keys / "trusted"
+
+    @property
     def boot(self) -> Path:
         """The site's own boot files, served by their names over TFTP and HTTP."""
         return self.state / "boot"

@@ -67,6 +67,14 @@ class SourceInvalid(ImageError):
     """A directory, archive or disk offered as an image is not one, or would escape its place."""
 
 
+class BundleDamaged(ImageError):
+    """A bundle of images was cut short or changed on its way, or is not one."""
+
+
+class Untrusted(ImageError):
+    """A bundle is signed by a key that nobody trusts here."""
+
+
 class Busy(ImageError):
     """Somebody else works on the same lineage or store; the message says who."""
 

@@ -22,12 +22,12 @@ from pathlib import Path
 
 from images import garbage, packs, tags, verify, zstd
 from images.chunk import chunk_hash
+from images.damage import Damage
 from images.disk import disk_errors, hold
 from images.errors import Busy, ChunkInvalid, ChunkMissing, ManifestInvalid, NotFound
 from images.garbage import GRACE, Garbage
 from images.manifest import Manifest, Run, decode_manifest, decode_runs, digest
 from images.options import Progress
-from images.verify import Damage
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 REPAIR = "gild image verify says what is damaged, gild image repair fetches it"

@@ -20,7 +20,12 @@ VERBS = {
     "tag": ("image_history", "tag"),
     "rollback": ("image_history", "rollback"),
     "verify": ("image_keep", "verify"),
+    "repair": ("image_keep", "repair"),
     "rm": ("image_keep", "rm"),
+    "gc": ("image_keep", "gc"),
+    "export": ("image_carry", "export"),
+    "have": ("image_carry", "have"),
+    "trust": ("image_carry", "trust"),
 }
 
 
