@@ -173,7 +173,10 @@ def _token(request: web.Request) -> str:
 
 
 def _text(text: str, status: int = 200) -> web.Response:
-    return web.Response(text=text, status=status, content_type="text/plain", headers={"Cache-Control": "no-store"})
+    # A client's paths are bytes; one that is no UTF-8 goes back to it as it came.
+    body = text.encode("utf-8", "surrogateescape")
+    headers = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
+    return web.Response(body=body, status=status, headers=headers)
 
 
 def _refused(error: GildError) -> web.Response:

@@ -15,6 +15,7 @@ import pytest
 from images.store import Store
 from images.working import restore
 from tests.appliance.process import CHECKOUT, PATIENCE, Served, clean_environment, rack_of_one, wait_for
+from tests.images.test_client import SAID
 from tests.images.tinytree import tiny_tree
 
 pytestmark = pytest.mark.root
@@ -202,6 +203,17 @@ def test_a_client_without_gnu_tar_is_told_the_package(waiting: Waiting, system: 
     assert said.returncode == 1 and "bsdtar 3.6.2" in said.stderr and "apt install tar" in said.stderr
     wait_for(lambda: "bsdtar 3.6.2" in waiting.said)
     assert waiting.paste(system).returncode == 0 and waiting.end() == 0
+
+
+def test_paths_that_are_no_text_come_back_as_they_were(waiting: Waiting, tmp_path: Path) -> None:
+    waiting.start("odd")
+    (tmp_path / "facts").write_bytes(SAID.replace(b"== swaps", b" 21 20 8:2 / /d\xff\\040'x rw - xfs x rw\n== swaps"))
+    url = f"https://10.77.0.1/capture/{waiting.token}/facts"
+    done = subprocess.run(
+        ["ip", "netns", "exec", waiting.head.lan.node, "curl", "-sSk", "--data-binary", f"@{tmp_path}/facts", url],
+        capture_output=True,
+    )
+    assert b"# read\n" in done.stdout and b"--exclude=./d\xff '\"'\"'x/*" in done.stdout
 
 
 def test_the_end_of_the_command_is_the_end_of_the_line(waiting: Waiting, system: Path, tmp_path: Path) -> None:
