@@ -1,4 +1,4 @@
-"""The boot menu and the root line of fstab for a tree that brings none; what it brings is never rewritten."""
+"""The boot menu and the root line of fstab for a tree that brings none; a menu that it brings is never rewritten."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from images.checks.subject import Subject
 from images.tree import Tree
 
 OWN = "boot/grub/grub.cfg"
+MARK = "# Made when the image was published, and made anew with every version; without this line it stays as it is.\n"
 EXISTING = (OWN, "boot/grub2/grub.cfg", "boot/extlinux/extlinux.conf", "boot/extlinux.conf")
 ENTRIES = "boot/loader/entries"
+MAX_CFG = 4 << 20  # bytes; a grub.cfg with dozens of kernels has 50 KiB
 TITLE = re.compile(r'^PRETTY_NAME="?([^"\n]*)"?$', re.M)
 UNSAFE = re.compile(r"[^\x20-\x7e]|['\"\\$`;{}]")
 # Alpine's initramfs loads what it is told to and no more (mkinitfs, initramfs-init.in: modules=, rootfstype=).
@@ -19,11 +21,12 @@ OPTIONS = {"ext4": "defaults,errors=remount-ro"}
 
 
 def write_grub_cfg(tree: Tree, subject: Subject) -> Check:
-    """Write boot/grub/grub.cfg if the tree has no boot configuration of its own.
+    """Write boot/grub/grub.cfg if the tree has no boot configuration of its own, or one that was written here.
 
     It starts /vmlinuz and /initrd.img where the distribution keeps those links, so that a kernel update needs no new
     configuration, and otherwise the newest kernel by its path. Raises TreeInvalid."""
-    if any(tree.lexists(path) for path in EXISTING) or tree.names(ENTRIES, "*.conf"):
+    own = tree.is_file(OWN) and tree.text(OWN, MAX_CFG).startswith(MARK)
+    if not own and (any(tree.lexists(path) for path in EXISTING) or tree.names(ENTRIES, "*.conf")):
         return Check("boot configuration")
     newest = next((kernel for kernel in subject.kernels if kernel.vmlinuz), None)
     if newest is None:
@@ -47,8 +50,10 @@ def write_grub_cfg(tree: Tree, subject: Subject) -> Check:
         *([f"    initrd {initrd}"] if initrd else []),
         "}",
     ]
-    tree.write(OWN, "\n".join(lines) + "\n", 0o644)
-    return Check("boot configuration", (f"none; kernel {newest.version}",), f"wrote {OWN}")
+    if not tree.write(OWN, MARK + "\n".join(lines) + "\n", 0o644):
+        return Check("boot configuration")
+    found = f"{'another kernel or disk' if own else 'none'}; kernel {newest.version}"
+    return Check("boot configuration", (found,), f"wrote {OWN}")
 
 
 def write_fstab(tree: Tree, subject: Subject) -> Check:

@@ -100,8 +100,9 @@ def _wrong(word: str, subject: Subject) -> bool:
 
 def _mend(subject: Subject, files: list[str]) -> str:
     """A command that gives every entry the image's own root filesystem."""
-    gone = "|".join(word.rstrip("=").replace(".", r"\.") for word in WAITED)
-    script = f's#root=[^ "]+#root=UUID={subject.uuid}#g; s# (rootflags|rootfstype|{gone})=[^ "]+##g'
+    gone = "|".join(word.rstrip("=").replace(".", r"\.") for word in ("rootflags", "rootfstype", *WAITED))
+    # "set root=" is GRUB's own word for the partition it reads from.
+    script = f'/set root=/!{{s#root=[^ "]+#root=UUID={subject.uuid}#g; s# ({gone})=[^ "]+##g}}'
     return f"sed -i -E '{script}' {' '.join(f'/{file}' for file in files)}"
 
 

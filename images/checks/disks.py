@@ -89,7 +89,7 @@ def arrays(tree: Tree, subject: Subject) -> list[Check]:
     found = []
     for path in ARRAYS:
         text = tree.text(path)
-        new = re.sub(r"(?mi)^(?=\s*ARRAY\s)", MARK, text)
+        new = re.sub(r"(?mi)^(?=[ \t]*ARRAY\s)", MARK, text)
         if new != text:
             found += [f"{path}: {row.strip()}" for row in text.split("\n") if re.match(r"\s*ARRAY\s", row, re.I)]
             tree.write(path, new)

@@ -114,6 +114,7 @@ def firmware(tree: Tree, subject: Subject) -> list[Check]:
     other = {"redhat": "linux-firmware", "suse": "kernel-firmware-all", "arch": "linux-firmware",
              "alpine": "linux-firmware", "void": "linux-firmware", "gentoo": "sys-kernel/linux-firmware"}  # fmt: skip
     how = f"nodes with such cards may have no network: {advice.install(subject.family, {**other, 'debian': packages})}"
+    how += " (Debian has it in the component non-free-firmware)" if subject.family == "debian" else ""
     return [finding("firmware of network cards", lacking, how)]
 
 

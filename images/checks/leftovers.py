@@ -12,7 +12,10 @@ from images.tree import Tree
 
 POLICY = "usr/sbin/policy-rc.d"
 DOCKER = (".dockerenv", "run/.containerenv", ".containerenv")
-PROXY = re.compile(r"(?mi)^[^#\n/]*(?:Acquire::(?:http|https|ftp)(?:::proxy|\s*\{[^}]*proxy)|^\s*proxy\s*=|_proxy\s*=)")
+# Lines as apt.conf(5), dnf.conf(5), environment(5) and their like have them.
+PROXY = re.compile(
+    r"(?i)[^#/]*(?:Acquire::(?:https?|ftp)::proxy|\bproxy[ \t]+\"|_proxy[ \t]*=|^[ \t]*proxy[ \t]*=)[ \t]*\S"
+)
 PROXIES = ("etc/apt/apt.conf", "etc/dnf/dnf.conf", "etc/yum.conf", "etc/environment", "etc/pip.conf", "root/.curlrc",
            "root/.wgetrc", "root/.config/pip/pip.conf", "etc/zypp/zypp.conf", "etc/sysconfig/proxy")  # fmt: skip
 CACHES = ("var/tmp", "root/.cache", "root/.ccache", "root/.npm", "root/.cargo", "root/go", "var/cache/pip", "var/log",
@@ -31,10 +34,10 @@ def mended(tree: Tree, subject: Subject) -> list[Check]:
         os.unlink(tree.place(path, last=False))
     policy = []
     # Only the plain one that every build tool writes; one that asks something was made by a person.
-    if tree.is_file(POLICY) and re.fullmatch(rb"#!.*\n(?:\s*(?:#.*)?\n)*\s*exit 101\s*", tree.read(POLICY, 65536)):
+    if tree.is_file(POLICY) and _words(tree.text(POLICY)) == ["exit 101"]:
         tree.remove(POLICY)
         policy.append(POLICY)
-    marks = [path for path in DOCKER if tree.lexists(path) and tree.remove(path)]
+    marks = [path for path in DOCKER if tree.is_file(path) and tree.remove(path)]
     return [
         finding("memory dumps", cores, "removed; they hold whatever the program knew"),
         finding("services held back", policy, "removed; packages could not start their services on a node"),
@@ -46,7 +49,7 @@ def left(tree: Tree, subject: Subject) -> list[Check]:
     """What is only named: proxies of the build, large caches and logs, compilers, timed jobs, typed commands, and the
     golden client's name in etc/hosts."""
     confs = (f"etc/apt/apt.conf.d/{name}" for name in tree.names("etc/apt/apt.conf.d"))
-    proxies = [path for path in (*PROXIES, *confs) if tree.is_file(path) and PROXY.search(tree.text(path))]
+    proxies = [path for path in (*PROXIES, *confs) if tree.is_file(path) and _proxy(tree.text(path))]
     caches = [f"{path}: {size // MIB} MiB" for path in CACHES if (size := _size(tree, path)) >= MIN_CACHE]
     jobs = [f"{directory}/{name}" for directory in CRON for name in tree.names(directory) if name[0] != "."]
     jobs = [path for path in jobs if tree.is_file(path)]
@@ -58,6 +61,15 @@ def left(tree: Tree, subject: Subject) -> list[Check]:
         finding("typed commands", subject.survey.histories, "they may hold passwords: remove them"),
         finding("names of the golden client", _hosts(tree, subject), "it stands in etc/hosts of every node"),
     ]
+
+
+def _words(script: str) -> list[str]:
+    """The lines of a script that do something."""
+    return [line.strip() for line in script.split("\n") if line.strip() and not line.lstrip().startswith("#")]
+
+
+def _proxy(text: str) -> bool:
+    return any(PROXY.match(line[:1000]) for line in text.split("\n"))
 
 
 def _hosts(tree: Tree, subject: Subject) -> list[str]:

@@ -12,7 +12,7 @@ from images.tree import Tree
 LOCKED = ("*", "!")  # what a field of shadow(5) starts with when no password fits
 KEYS = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 CONNECTIONS = "etc/NetworkManager/system-connections"
-_SECRET = re.compile(r"(?m)^\s*(?:psk|password|private-key-password|wep-key\d|secret)\s*=\s*\S")
+_SECRET = re.compile(r"(?m)^[ \t]*(?:psk|password|private-key-password|wep-key\d|secret)[ \t]*=[ \t]*\S")
 
 
 def secrets(tree: Tree, subject: Subject) -> list[Check]:

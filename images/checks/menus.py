@@ -12,8 +12,8 @@ ENTRIES = ("boot/loader/entries", "boot/efi/loader/entries", "efi/loader/entries
 EXTLINUX = ("boot/extlinux/extlinux.conf", "boot/extlinux.conf", "boot/syslinux/syslinux.cfg")
 MAX_CFG = 4 << 20  # bytes; a grub.cfg with dozens of kernels has 50 KiB
 MAX_ENTRIES = 200
-_LINUX = re.compile(r"^\s*linux(?:16|efi)?\s+(\S+)(.*)$")
-_INITRD = re.compile(r"^\s*initrd(?:16|efi)?\s+(.*\S)\s*$")
+_LINUX = ("linux", "linux16", "linuxefi")
+_INITRD = ("initrd", "initrd16", "initrdefi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +54,19 @@ def place(tree: Tree, path: str) -> str:
 
 def _grub(file: str, text: str) -> list[Entry]:
     found = []
-    blocks = re.split(r"(?m)^\s*menuentry\s", text)
+    blocks = re.split(r"(?m)^[ \t]*menuentry\s", text)
     for block in blocks[1:] or blocks:
-        kernel, words, images = "", "", ""
+        kernel, words, images = "", list[str](), list[str]()
         for row in block.split("\n"):
-            line = _LINUX.match(row)
-            if line and not kernel:
-                kernel, words = line[1], line[2]
-            initrd = _INITRD.match(row)
-            if initrd and kernel and not images:
-                images = initrd[1]
-            if kernel and row.strip() == "}":
+            first, *rest = row.split() or [""]
+            if first in _LINUX and rest and not kernel:
+                kernel, words = rest[0], rest[1:]
+            elif first in _INITRD and kernel and not images:
+                images = rest
+            elif first == "}" and kernel:
                 break
         if kernel:
-            found.append(Entry(file, kernel, tuple(images.split()), tuple(words.split())))
+            found.append(Entry(file, kernel, tuple(images), tuple(words)))
     return found
 
 
@@ -86,7 +85,7 @@ def _specified(tree: Tree, file: str) -> list[Entry]:
 
 def _extlinux(file: str, text: str) -> list[Entry]:
     found = []
-    for block in re.split(r"(?im)^\s*label\s", text):
+    for block in re.split(r"(?im)^[ \t]*label\s", text):
         keys: dict[str, str] = {}
         for row in block.split("\n"):
             key, _, value = row.strip().replace("\t", " ").partition(" ")

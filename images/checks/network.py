@@ -16,7 +16,7 @@ from images.tree import Tree
 MAC = r"(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}"
 OWN = "10-gild-"  # what the node's own networkd file is called
 IFCFG = "etc/sysconfig/network-scripts"
-_STATIC = re.compile(r"(?m)^\s*iface\s+(?!lo\s)\S+\s+inet6?\s+static")
+_STATIC = re.compile(r"(?m)^[ \t]*iface[ \t]+(?!lo\s)\S+[ \t]+inet6?[ \t]+static")
 
 
 def network(tree: Tree, subject: Subject) -> list[Check]:
@@ -48,13 +48,13 @@ def _fixed(tree: Tree) -> dict[str, tuple[str, ...]]:
             if tree.is_file(path) and re.search(text, tree.text(path), re.M | re.I):
                 found[path] = styles
 
-    look("etc/netplan", "*.yaml", rf"^\s*(?:addresses|macaddress)\s*:|{MAC}", ("netplan",))
-    connection = r"^(?:mac-address\s*=|address\d?\s*=|interface-name\s*=)"
+    look("etc/netplan", "*.yaml", rf"^[ \t]*(?:addresses|macaddress)[ \t]*:|{MAC}", ("netplan",))
+    connection = r"^(?:mac-address|address\d?|interface-name)[ \t]*="
     look("etc/NetworkManager/system-connections", "*[!~]", connection, ("keyfile",))
-    look("etc/sysconfig/network", "ifcfg-[!l]*", r"^\s*(?:IPADDR|LLADDR)", ("wicked",))
+    look("etc/sysconfig/network", "ifcfg-[!l]*", r"^[ \t]*(?:IPADDR|LLADDR)", ("wicked",))
     for directory, name in (("etc/network", "interfaces"), ("etc/network/interfaces.d", "*")):
         look(directory, name, _STATIC.pattern, ("ifupdown", "busybox", *_quieted(tree)))
-    look("etc/conf.d", "net", r"^\s*config_(?!lo)\w+=\W*\d", ("netifrc",))
+    look("etc/conf.d", "net", r"^[ \t]*config_(?!lo)\w+=[ \t(\"']*\d", ("netifrc",))
     return found
 
 
@@ -69,15 +69,15 @@ def _other_readers(tree: Tree, style: str) -> list[str]:
     for name in tree.names(IFCFG, "ifcfg-*"):
         path = f"{IFCFG}/{name}"
         # NetworkManager of EL 8 and 9 reads these beside its keyfiles; the node's writer sets them aside in "ifcfg".
-        if style != "ifcfg" and name != "ifcfg-lo" and _has(tree, path, r"^\s*(?:IPADDR|HWADDR|MACADDR)\d*="):
+        if style != "ifcfg" and name != "ifcfg-lo" and _has(tree, path, r"^[ \t]*(?:IPADDR|HWADDR|MACADDR)\d*="):
             found.append(path)
     for name in tree.names("etc/systemd/network", "*.network"):
         path = f"etc/systemd/network/{name}"
         first = style == "networkd" and name < OWN  # the first file that matches a card counts (systemd.network(5))
         if name.startswith(OWN):
             continue
-        if _has(tree, path, rf"^\s*(?:Permanent)?MACAddress\s*=.*{MAC}") or (
-            first and _has(tree, path, r"^\s*Name\s*=")
+        if _has(tree, path, rf"^[ \t]*(?:Permanent)?MACAddress[ \t]*=.*{MAC}") or (
+            first and _has(tree, path, r"^[ \t]*Name[ \t]*=")
         ):
             found.append(path)
     for name in tree.names("etc/udev/rules.d", "*.rules"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from images.checks.subject import Subject
 from images.distro.find import system_of
-from images.grubcfg import write_fstab, write_grub_cfg
+from images.grubcfg import MARK, write_fstab, write_grub_cfg
 from images.kernels import kernels
 from images.tree import Tree
 from tests.images.systems import put
@@ -70,6 +70,18 @@ def test_what_the_tree_brings_stays(tmp_path: Path) -> None:
     put(root, "boot/grub2/grub.cfg", "own")
     assert write_grub_cfg(tree, subject).found == ()
     assert not (root / "boot/grub").exists()
+
+
+def test_an_own_menu_follows_the_kernel_until_somebody_takes_it_over(tmp_path: Path) -> None:
+    root, tree, subject = given(tmp_path)
+    write_grub_cfg(tree, replace(subject, uuid="0000"))
+    check = write_grub_cfg(tree, subject)
+    text = (root / "boot/grub/grub.cfg").read_text()
+    assert check.found and f"root=UUID={UUID}" in text and write_grub_cfg(tree, subject).found == ()
+    mine = text.removeprefix(MARK).replace("timeout=1", "timeout=9")
+    put(root, "boot/grub/grub.cfg", mine)
+    assert write_grub_cfg(tree, replace(subject, uuid="0000")).found == ()
+    assert (root / "boot/grub/grub.cfg").read_text() == mine
 
 
 def test_fstab_gets_a_root_line_once(tmp_path: Path) -> None:
