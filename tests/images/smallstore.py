@@ -73,9 +73,9 @@ def flip(path: Path, at: int) -> None:
 
 
 def contents(root: Path) -> dict[str, str]:
-    """Every file of a store but locks and caches of verify: path -> sha256."""
+    """Every file of a store but locks and the times of tags: path -> sha256."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in (".lock", "tags")
     }
