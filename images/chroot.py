@@ -14,7 +14,7 @@ import signal
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from images.disk import disk_errors
@@ -35,10 +35,13 @@ ASIDE = ".gild-aside"  # suffix of a file of the image while another one is lent
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A block device the image lies on: its name in /dev, its number (os.makedev), the UUID of its filesystem."""
+    """A block device the image lies on: its name in /dev, its number (os.makedev); kind and UUID of its filesystem, and
+    where that stands in the tree."""
 
     name: str
     number: int
+    fs: str
+    mount: str
     uuid: str = ""
 
 
@@ -46,7 +49,8 @@ def enter(root: Path, argv: Sequence[str] = (), *, title: str, disks: Sequence[D
     """Run `argv`, or a shell where it is empty, in the tree at `root`, on this process's terminal; gives its exit code.
 
     Whatever is still running inside when it ends is killed. The network is the head's, so that packages can be
-    fetched; processes, mounts and the host name are the shell's own. `title` stands in its prompt. Only inside
+    fetched; processes, mounts and the host name are the shell's own. `title` stands in its prompt. `disks` are what
+    is mounted on `root` and below; without them the tree is a directory of the head. Only inside
     `images.namespace.in_private_namespace`, as root. Raises CommandFailed if it cannot be started, SourceInvalid if
     the tree has no shell, TreeInvalid."""
     tree = Tree(os.fspath(root))
@@ -71,7 +75,7 @@ def enter(root: Path, argv: Sequence[str] = (), *, title: str, disks: Sequence[D
                 "env": _environment(title, shell, interactive=terminal and not argv),
                 "cwd": "/root" if tree.is_dir("/root") else "/",
                 "hostname": "localhost",
-                "disks": [[disk.name, disk.number, disk.uuid] for disk in disks],
+                "disks": [asdict(disk) for disk in sorted(disks, key=lambda disk: disk.mount)],
                 "files": files,
                 "terminal": terminal,
                 "parent": os.getpid(),

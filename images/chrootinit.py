@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 
 # linux/sched.h, linux/mount.h, linux/prctl.h
 NEWNS, NEWUTS, NEWIPC, NEWPID = 0x20000, 0x4000000, 0x8000000, 0x20000000
-RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, REC, PRIVATE = 0x1, 0x2, 0x4, 0x8, 0x20, 0x1000, 0x4000, 0x40000
+RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, NOATIME = 0x1, 0x2, 0x4, 0x8, 0x20, 0x400
+BIND, REC, PRIVATE = 0x1000, 0x4000, 0x40000
 PR_SET_PDEATHSIG = 1
 # Name, major and minor number: Documentation/admin-guide/devices.txt of the kernel.
 NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
@@ -46,14 +47,14 @@ def main(plan: dict[str, Any]) -> int:
         return 1
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # typed for the command
-    _call(CALLS.unshare(NEWNS | NEWUTS | NEWIPC | NEWPID), "making namespaces")
+    _call(CALLS.unshare(NEWNS | NEWUTS | NEWIPC), "making namespaces")
     _mount("none", "/", "", REC | PRIVATE)
     name = plan["hostname"].encode()
     _call(CALLS.sethostname(name, len(name)), "setting the host name")
-    # In the image from here on: whatever a link in it says, no path leads out any more.
-    os.chroot(plan["root"])
-    os.chdir("/")
     os.umask(0o022)
+    # In the image from here on: whatever a link in it says, no path leads out any more.
+    os.chroot(_named(plan) if plan["disks"] else plan["root"])
+    os.chdir("/")
     _devices(plan["disks"])
     _mount("sysfs", "/sys", "sysfs", RDONLY | NOSUID | NODEV | NOEXEC)
     _mount("tmpfs", "/run", "tmpfs", NOSUID | NODEV, "mode=755")
@@ -63,6 +64,8 @@ def main(plan: dict[str, Any]) -> int:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
+    # Not before: the first child from here on is number 1 inside.
+    _call(CALLS.unshare(NEWPID), "making a namespace for processes")
     alive, held = os.pipe()
     init = os.fork()
     if init == 0:
@@ -70,6 +73,29 @@ def main(plan: dict[str, Any]) -> int:
         _guarded(plan, lambda: _init(plan, alive))
     _, status = os.waitpid(init, 0)
     return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+def _named(plan: dict[str, Any]) -> str:
+    """The image mounted once more, by names of devices that exist inside; gives where. It lies on loop devices, and
+    grub-mkconfig would make the file behind such a one the root of every node."""
+    mounts = os.fork()
+    if mounts == 0:
+        _guarded(plan, lambda: _mount_disks(plan))
+    _, status = os.waitpid(mounts, 0)
+    if status:
+        raise Trouble("")  # it has said why
+    return f"{plan['root']}/run"
+
+
+def _mount_disks(plan: dict[str, Any]) -> int:
+    """In a process of its own, which can leave this root by ending: a device's name counts as it is given."""
+    os.chroot(plan["root"])
+    os.chdir("/")
+    _mount("tmpfs", "/dev", "tmpfs", NOSUID | NOEXEC, "mode=755,size=1m")
+    for disk in plan["disks"]:
+        os.mknod(f"/dev/{disk['name']}", 0o60600, disk["number"])
+        _mount(f"/dev/{disk['name']}", f"/run{disk['mount']}".rstrip("/"), disk["fs"], NOATIME)
+    return 0
 
 
 def _init(plan: dict[str, Any], alive: int) -> int:
@@ -109,7 +135,7 @@ def _command(plan: dict[str, Any]) -> NoReturn:
         raise Trouble(f"{plan['argv'][0]} cannot be started in the image: {error.strerror}") from None
 
 
-def _devices(disks: list[list[Any]]) -> None:
+def _devices(disks: list[dict[str, Any]]) -> None:
     _mount("tmpfs", "/dev", "tmpfs", NOSUID | NOEXEC, "mode=755,size=64m")
     for name, major, minor in NODES:
         os.mknod(f"/dev/{name}", 0o20600, os.makedev(major, minor))
@@ -121,10 +147,10 @@ def _devices(disks: list[list[Any]]) -> None:
     for name, target in LINKS.items():
         os.symlink(target, f"/dev/{name}")
     os.makedirs("/dev/disk/by-uuid")
-    for name, device, uuid in disks:
-        os.mknod(f"/dev/{name}", 0o60600, device)
-        if uuid:
-            os.symlink(f"../../{name}", f"/dev/disk/by-uuid/{uuid}")
+    for disk in disks:
+        os.mknod(f"/dev/{disk['name']}", 0o60600, disk["number"])
+        if disk["uuid"]:
+            os.symlink(f"../../{disk['name']}", f"/dev/disk/by-uuid/{disk['uuid']}")
 
 
 def _die_with_parent() -> None:

@@ -67,7 +67,8 @@ class Session:
         disks = []
         for part in self.parts:
             if name := loop_of(part.file):
-                disks.append(chroot.Disk(name, os.stat(f"/dev/{name}").st_rdev, part.uuid))
+                number = os.stat(f"/dev/{name}").st_rdev
+                disks.append(chroot.Disk(f"gild-{part.role}", number, part.fs, part.mount, part.uuid))
         self.last = None
         try:
             return chroot.enter(self.root, argv, title=self.manifest.ref, disks=disks)

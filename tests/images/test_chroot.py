@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from images import chroot
+from images import chroot, ext4
 from images.chroot import Disk, enter
 from images.errors import CommandFailed, SourceInvalid
-from images.namespace import in_private_namespace
+from images.namespace import in_private_namespace, loop_of
+from images.publish import Part
+from images.working import mounted_parts
 from tests.images.shelltree import shell_tree
 from tests.images.systems import picture
 
@@ -43,11 +45,44 @@ def test_what_a_package_expects_is_there_and_the_head_is_not(tree: Path, capfd: 
     assert said(tree, "hostname", capfd) == "localhost"
 
 
-def test_the_disk_of_the_image_is_the_only_one(tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    disk = Disk("loop9", os.makedev(7, 9), "6a1c0b0e-0000-4000-8000-000000000000")
-    assert said(tree, f"readlink /dev/disk/by-uuid/{disk.uuid}; test -b /dev/loop9 && echo block", capfd, disk) == (
-        "../../loop9\nblock"
-    )
+def test_the_disk_of_the_image_is_the_only_one(tree: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Two partitions, by names of devices that are there: grub-probe looks them up, and no other disk can be found."""
+    boot = tmp_path / "boot"
+    (boot / "grub").mkdir(parents=True)
+    parts = {}
+    for name, mount, source in (("root", "/", tree), ("boot", "/boot", boot)):
+        image = tmp_path / f"{name}.img"
+        ext4.make(source, image, name=name, identity=ext4.filesystem_uuid(name), size=256 << 20, inodes=100)
+        parts[name] = Part(name, image, "ext4", mount, ext4.filesystem_uuid(name))
+    (tmp_path / "at").mkdir()
+    script = """
+    while read -r _ _ _ _ point rest; do
+        case $rest in *gild*) echo "$point ${rest##* - }" ;; esac
+    done < /proc/self/mountinfo
+    for device in /dev/disk/by-uuid/*; do test -b "$device" && echo "$device"; done
+    ls -d /boot/* /dev/gild*
+    """
+
+    def work() -> int:
+        with mounted_parts(list(parts.values()), tmp_path / "at") as root:
+            disks = []
+            for part in parts.values():
+                number = os.stat(f"/dev/{loop_of(part.file)}").st_rdev
+                disks.append(Disk(f"gild-{part.role}", number, part.fs, part.mount, part.uuid))
+            return enter(root, ["sh", "-c", script], title="x:1", disks=disks)
+
+    assert in_private_namespace(work) == 0
+    assert capfd.readouterr().out.split("\n") == [
+        "/ ext4 /dev/gild-root rw",
+        "/boot ext4 /dev/gild-boot rw",
+        *(f"/dev/disk/by-uuid/{uuid}" for uuid in sorted(part.uuid for part in parts.values())),
+        "/boot/grub",
+        "/boot/lost+found",
+        "/dev/gild-boot",
+        "/dev/gild-root",
+        "",
+    ]
+    assert not any(loop_of(part.file) for part in parts.values())
 
 
 def test_the_exit_code_comes_back(tree: Path) -> None:

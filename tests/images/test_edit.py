@@ -189,7 +189,7 @@ from images.edit import edit_session
 from images.store import Store
 def work(session):
     (session.root / "etc/motd").write_text("lost")
-    session.shell(["sh", "-c", "echo inside; sleep 4711 & sleep 4711"])
+    session.shell(["sh", "-c", f"sleep {sys.argv[2]} & echo inside; exec sleep {sys.argv[2]}"])
 edit_session(Store(Path(sys.argv[1])), "x", work, {})
 """
 
@@ -198,24 +198,31 @@ def test_kill_in_the_middle_costs_nothing(store: Store) -> None:
     """kill -9 of the process that edits: shell, daemons, mounts and loop devices go with it."""
     digest = store.load("x:1")[1]
     root = Path(__file__).parents[2]
+    mark = f"4711{os.getpid()}"
     with subprocess.Popen(
-        [sys.executable, "-c", CRASH, str(store.root)], cwd=root, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+        [sys.executable, "-c", CRASH, str(store.root), mark], cwd=root, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"inside\n"
-        assert _loops(store) and _sleepers()
-        process.kill()
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"inside\n"
+            _wait_for(lambda: len(_sleepers(mark)) == 2 and len(_loops(store)) == 1)
+        finally:
+            process.kill()
         process.wait()
         assert process.stdout.read() == b""  # everybody who held it is gone
-    for _ in range(100):
-        if not _loops(store) and not _sleepers():
-            break
-        time.sleep(0.05)
-    assert not _loops(store) and not _sleepers()
+    _wait_for(lambda: not _loops(store) and not _sleepers(mark))
     assert str(store.root) not in Path("/proc/self/mountinfo").read_text()
     assert store.load("x:1")[1] == digest and store.verify("x:1") == []
     manifest = edit(store, "x", lambda root: (root / "etc/next").touch(), Options())
     assert manifest is not None and manifest.version == 2 and left(store) == ["current"]
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not come to that")
 
 
 def _loops(store: Store) -> list[str]:
@@ -228,11 +235,11 @@ def _loops(store: Store) -> list[str]:
     return [text for text in found if text.startswith(str(store.root))]
 
 
-def _sleepers() -> list[str]:
+def _sleepers(mark: str) -> list[str]:
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if file.read_bytes() == b"sleep\x004711\x00":
+            if file.read_bytes() == f"sleep\0{mark}\0".encode():
                 found.append(file.parent.name)
         except OSError:
             continue

@@ -161,8 +161,8 @@ def test_by_hand_one_goes_back_and_forth_and_publishes(say: Say, store: Store, t
     at.until("(x:1) # ")
     at.type("touch /etc/one\n")
     at.until("(x:1) # ")
-    at.type("sleep 500\n")
-    at.until("sleep 500")
+    at.type("sh -c 'echo now; exec sleep 500'\n")
+    at.until("\nnow")
     at.type("\x03")  # Ctrl-C is for what runs in the shell
     at.until("(x:1) # ")
     at.type("\x04")
@@ -196,12 +196,14 @@ def test_by_hand_one_throws_away(say: Say, store: Store, tmp_path: Path) -> None
 def test_a_closed_terminal_leaves_nothing_behind(say: Say, store: Store, tmp_path: Path) -> None:
     at = Terminal(tmp_path / "state", "edit", "x")
     at.until("(x:1) # ")
-    at.type("touch /etc/one; (trap '' HUP; setsid sleep 4713) &\n")
+    at.type(f"touch /etc/one; (trap '' HUP; setsid sleep 4713{os.getpid()}) &\n")
     at.until("(x:1) # ")
     os.close(at.fd)
     os.waitpid(at.process, 0)
     for _ in range(100):
-        if not any(_command(path) == b"sleep\x004713\x00" for path in Path("/proc").glob("[0-9]*/cmdline")):
+        if not any(
+            _command(path) == f"sleep\0004713{os.getpid()}\0".encode() for path in Path("/proc").glob("[0-9]*/cmdline")
+        ):
             break
         time.sleep(0.05)
     else:
