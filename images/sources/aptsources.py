@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.errors import RecipeInvalid
+from images.tree import Tree
 
 ONE_LINE = re.compile(r"^deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)\s*(.*)$")
+LOCAL = re.compile(r"(?:^|(?<=\s))(?:file|copy):(?://)?(/\S*)")  # a URI on this machine's own disk
 MAX_FILE = 1 << 20  # bytes of one sources file; they have a few hundred
 OPTIONS = {"signed-by": "Signed-By", "arch": "Architectures", "trusted": "Trusted"}
 
@@ -76,6 +78,42 @@ def mirror_sources(suite: str, mirrors: list[str], components: list[str]) -> str
     return "\n".join(texts)
 
 
+def as_copies(text: str) -> str:
+    """deb822 text with "copy:" for each "file:": apt then takes packages into the system that is built, where dpkg,
+    which runs inside, can see them (sources.list(5)). Raises RecipeInvalid for a directory that is not there."""
+    texts = []
+    for source in _stanzas(text):
+        uris = source.fields.get("uris", "")
+        for path in LOCAL.findall(uris):
+            if not Path(path).is_dir():
+                raise RecipeInvalid(f"mirror file:{path}: there is no such directory", "mount it, or correct the path")
+        texts.append(Source({**source.fields, "uris": re.sub(r"(?m)(^|\s)file:", r"\1copy:", uris)}).text())
+    return "\n".join(texts)
+
+
+def local_sources_out(tree: Path) -> list[str]:
+    """Take sources that lie on this machine's disk out of a tree's apt sources: the node has no such directory, and
+    its apt would complain of them for ever. Gives the files changed. Raises TreeInvalid."""
+    inside, changed = Tree(str(tree)), []
+    folder = "etc/apt/sources.list.d"
+    for path in ("etc/apt/sources.list", *(f"{folder}/{name}" for name in inside.names(folder, "*"))):
+        text = inside.text(path) if inside.is_file(path) else ""
+        found = _stanzas(text) if path.endswith(".sources") else _lines(text)
+        kept = [source for source in found if not _is_local(source)]
+        if len(kept) == len(found):
+            continue
+        if path.endswith(".sources"):
+            left = "\n".join(source.text() for source in kept)
+        else:
+            left = "".join(line for line in text.splitlines(keepends=True) if not any(map(_is_local, _lines(line))))
+        changed.append(path)
+        if left.strip():
+            inside.write(path, left)
+        else:
+            inside.remove(path)
+    return changed
+
+
 def host_suite(os_release: Path = Path("/etc/os-release")) -> str:
     """VERSION_CODENAME of this machine, empty if it has none."""
     try:
@@ -83,6 +121,10 @@ def host_suite(os_release: Path = Path("/etc/os-release")) -> str:
     except OSError:
         return ""
     return match[1] if match else ""
+
+
+def _is_local(source: Source) -> bool:
+    return bool(LOCAL.search(source.fields.get("uris", "")))
 
 
 def _stanzas(text: str) -> list[Source]:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-import stat
-import tarfile
 from pathlib import Path
 
 import pytest
 
-from images.errors import CommandFailed, RecipeInvalid, ToolMissing
+from images.errors import CommandFailed, NoSpace, RecipeInvalid, ToolMissing
 from images.ext4 import EPOCH
 from images.options import Options
-from images.sources.recipe import SHIPPED, build_recipe, installed_packages, shipped_recipes
-from images.sources.recipetext import parse_recipe
+from images.run import run
+from images.sources.recipe import SHIPPED, build_recipe, read_recipe, shipped_recipes
 from images.store import Store
-from tests.images.tinytree import tiny_tree
+from tests.images.keys import KEY
+from tests.images.shelltree import shell_tree
 
 RECIPE = """name = "x"
 suite = "bookworm"
-mirror = "file:/nowhere"
+mirror = "http://nowhere.example"
 packages = ["hello"]
 exclude = ["/usr/share/man/*"]
 message = "built"
-scripts = ["echo one\\necho two"]
+scripts = ["echo one > /etc/one\\ncat /etc/one > /etc/two"]
 [files]
 "/etc/motd" = { content = "hi", mode = "0600", owner = "man" }
 "/usr/local/bin/tool" = { source = "tool.sh", mode = "0755" }
@@ -33,15 +32,13 @@ STAND_IN = """#!/bin/sh
 for argument; do printf '%s\\n' "$argument"; done > "$LOG/arguments"
 env > "$LOG/environment"
 for argument; do case $argument in
---customize-hook=tar-in*) set -- $argument; cp "$(echo $2 | tr -d "'")" "$LOG/files.tar";;
---customize-hook=*/bin/sh*) cp "$(echo ${argument##*< } | tr -d "'")" "$LOG/script";;
 */gild.sources) cp $argument "$LOG/sources"; ;;
 */tree) tree=$argument;;
 esac; done
 echo "0 upgraded, 2 newly installed, 0 to remove"
 echo "Unpacking one"; echo "Setting up one"
 if [ -n "$FAIL" ]; then echo "$FAIL"; exit 1; fi
-cp -a "$TREE" "$tree"
+cp -a "$TREE/." "$tree"
 """
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -53,8 +50,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bin/mmdebstrap").write_text(STAND_IN)
     (tmp_path / "bin/mmdebstrap").chmod(0o755)
     (tmp_path / "tool.sh").write_text("#!/bin/sh\n")
-    tree = tiny_tree(tmp_path / "built")
-    (tree / "var/lib/dpkg").mkdir(parents=True)
+    tree = shell_tree(tmp_path / "built")
+    (tree / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nman:x:6:12::/:/bin/sh\n")
     (tree / "var/lib/dpkg/status").write_text(
         "Package: hello\nStatus: install ok installed\nVersion: 2.10-3\n\n"
         "Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n"
@@ -75,14 +72,22 @@ def test_a_recipe_becomes_a_version(bench: Path) -> None:
     assert ("build", 2, 4) in heard and heard[-1][0] == "store"
     arguments = (bench / "arguments").read_text().splitlines()
     assert "--include=hello" in arguments and "--dpkgopt=path-exclude=/usr/share/man/*" in arguments
-    assert arguments[-3] == "bookworm" and any(a.endswith("chown -h man /etc/motd") for a in arguments)
-    assert "URIs: file:/nowhere\n".lower() in (bench / "sources").read_text().lower()
+    assert arguments[-3] == "bookworm"
+    assert "URIs: http://nowhere.example\n".lower() in (bench / "sources").read_text().lower()
     assert f"SOURCE_DATE_EPOCH={EPOCH}\n" in (bench / "environment").read_text()
-    assert (bench / "script").read_text() == "echo one\necho two"
-    with tarfile.open(bench / "files.tar") as tar:
-        found = {m.name: (stat.S_IMODE(m.mode), m.mtime, m.uid) for m in tar}
-    assert found == {"etc/motd": (0o600, EPOCH, 0), "usr/local/bin/tool": (0o755, EPOCH, 0)}
+    assert ("script", 1, 1) in heard
     assert sorted(p.name for p in store.work("x").iterdir()) == ["current"]
+    found = debugfs(store, "stat /etc/motd", "stat /usr/local/bin/tool", "cat /etc/two", "ls -p /usr/sbin", "ls -p /")
+    assert "Mode:  0600" in found and "User:     6   Group:    12" in found
+    assert "Mode:  0755" in found and f"mtime: 0x{EPOCH:08x}" in found and "\none\n" in found
+    assert "policy-rc.d" not in found and ".gild-script" not in found
+
+
+def debugfs(store: Store, *requests: str, name: str = "x") -> str:
+    """What debugfs says of the working image of the newest version."""
+    text = "\n".join(requests) + "\n"
+    image = store.work(name) / "current/root.img"
+    return run(["debugfs", "-f", "-", str(image)], input=text.encode()).stdout.decode()
 
 
 @needs_root
@@ -126,13 +131,76 @@ def test_a_source_file_that_is_missing_is_named(bench: Path) -> None:
         build_recipe(Store(bench / "store"), RECIPE, base=bench)
 
 
+@needs_root
+def test_a_script_that_fails_is_named_with_its_last_words(bench: Path) -> None:
+    text = RECIPE.replace("scripts = [", 'scripts = ["true", "echo doing; echo it broke >&2; exit 3", ')
+    with pytest.raises(CommandFailed, match=r"building x: script 2: .*failed \(3\): it broke"):
+        build_recipe(Store(bench / "store"), text, base=bench)
+
+
+@needs_root
+def test_a_script_that_does_not_end_is_ended(bench: Path) -> None:
+    text = RECIPE.replace("scripts = [", 'scripts = [{ text = "sleep 77", limit = 1 }, ')
+    with pytest.raises(CommandFailed, match=r"script 1: .* did not end within 1 s"):
+        build_recipe(Store(bench / "store"), text, base=bench)
+
+
+@needs_root
+def test_a_script_finds_a_running_system_and_starts_no_service(bench: Path) -> None:
+    look = "test -e /proc/self/status\ntest -c /dev/null\ncat /usr/sbin/policy-rc.d > /etc/policy\ntest $SYSTEMD_OFFLINE = 1"
+    (bench / "look.sh").write_text(f"#!/bin/sh\n{look}\n")
+    text = RECIPE.replace("scripts = [", 'scripts = [{ file = "look.sh" }, ')
+    store = Store(bench / "store")
+    build_recipe(store, text, base=bench)
+    assert "exit 101" in debugfs(store, "cat /etc/policy")
+
+
+@needs_root
+@pytest.mark.parametrize("where", ["packages", "script"])
+def test_a_full_disk_is_said_and_everything_given_back(
+    bench: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    text = RECIPE
+    if where == "packages":
+        monkeypatch.setenv("FAIL", "dpkg: error: failed to write to x: No space left on device")
+    else:
+        text = RECIPE.replace("scripts = [", "scripts = [\"echo 'x: No space left on device' >&2; exit 1\", ")
+    store = Store(bench / "store")
+    with pytest.raises(NoSpace, match="the disk is full"):
+        build_recipe(store, text, base=bench)
+    assert store.images() == [] and not any(store.work("x").glob("*/*"))
+
+
+@needs_root
+def test_users_keys_and_templates_reach_the_image(bench: Path) -> None:
+    text = f"""keys = ["{KEY}"]
+{RECIPE}
+[variables]
+rack = 7
+[templates]
+"/etc/issue" = {{ content = "$name in rack ${{rack}} $$\\n" }}
+[[users]]
+name = "anna"
+shell = "/bin/sh"
+keys = ["{KEY}"]
+[[layout]]
+name = "root"
+size = "rest"
+mount = "/"
+"""
+    store = Store(bench / "store")
+    manifest = build_recipe(store, text, base=bench)
+    assert manifest.source["layout"] == [{"name": "root", "size": "rest", "mount": "/"}]
+    found = debugfs(store, "cat /etc/issue", "cat /home/anna/.ssh/authorized_keys", "stat /home/anna/.ssh")
+    assert "x in rack 7 $\n" in found and KEY in found and "User:  1000   Group:  1000" in found
+
+
 def test_the_shipped_recipes_are_recipes() -> None:
     texts = shipped_recipes()
     assert tuple(texts) == SHIPPED
     for name, text in texts.items():
-        recipe = parse_recipe(text)
+        recipe = read_recipe(text)
         assert recipe.name == name and "linux-image-amd64" in recipe.packages and recipe.message
-
-
-def test_packages_of_a_tree_without_dpkg(tmp_path: Path) -> None:
-    assert installed_packages(tmp_path) == {}
+        assert "systemd-networkd.service" in recipe.enable
+    assert "openmpi-bin" in read_recipe(texts["debian-mpi"]).packages
+    assert "slurmd" in read_recipe(texts["debian-slurm"]).packages
