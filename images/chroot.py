@@ -135,6 +135,9 @@ def _environment(title: str, shell: str, *, interactive: bool) -> dict[str, str]
     found |= {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
     # systemctl then changes links only (systemd docs/ENVIRONMENT.md), which is what enabling a unit means here.
     found["SYSTEMD_OFFLINE"] = "1"
+    # ischroot(1) believes it: the shell looks like a system of its own, and initramfs-tools would write the head's swap
+    # partition, which /proc/swaps shows, into the initramfs as the one to resume from (hooks/resume).
+    found["FAKECHROOT"] = "true"
     # Debian's bash.bashrc sets a prompt of its own and shows this name in it.
     found["debian_chroot"] = title
     found["PS1"] = f"({title}) \\w \\$ " if shell.endswith("bash") else f"({title}) # "

@@ -97,7 +97,7 @@ class Session:
                     counts[change.how] += 1
                     if len(first) < SHOWN:
                         first.append(change)
-        except (CommandFailed, NotFound):  # its filesystem cannot be mounted twice (btrfs), or it was removed
+        except (CommandFailed, NotFound):  # a btrfs copy cannot be mounted before Linux 6.7; or it was removed
             return Look(known=False)
         return Look(counts["added"], counts["removed"], counts["changed"], tuple(first))
 

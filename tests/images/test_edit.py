@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,18 @@ from pathlib import Path
 import pytest
 
 from images import edit as editing
+from images import ext4
+from images.diff import changes, two_versions
 from images.edit import Session, edit, edit_session, newest
 from images.errors import Busy, CommandFailed, NotFound, SourceInvalid
 from images.interrupts import Interrupts
 from images.manifest import Manifest
+from images.namespace import in_private_namespace, mounted
 from images.options import Options
+from images.publish import Part
 from images.store import Store
-from images.working import publish_tree
+from images.treesync import sync_tree
+from images.working import from_parts, publish_tree
 from tests.images.shelltree import shell_tree
 from tests.images.test_working import view
 
@@ -151,6 +157,53 @@ def test_a_command_runs_in_the_image(store: Store, tmp_path: Path) -> None:
     assert isinstance(found, tuple)
     added = found[0].keys() - view(store, "x:1", tmp_path)[0].keys()  # type: ignore[index]
     assert added == {"etc/made", "etc/uuid", "etc/copied"}
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_every_partition_of_a_system_is_there(store: Store, tmp_path: Path, kind: str) -> None:
+    """A root of each kind and a boot partition; what lies on either is changed, shown and published."""
+    tool = {"ext4": "mke2fs", "xfs": "mkfs.xfs", "btrfs": "mkfs.btrfs"}[kind]
+    if not shutil.which(tool):
+        pytest.skip(f"{tool} is not installed")
+    if kind == "btrfs" and [int(word) for word in os.uname().release.split(".")[:2]] < [6, 7]:
+        pytest.skip("this kernel does not mount a copy of a btrfs beside it")
+    tree = tmp_path / "tree"
+    boot = tmp_path / "boot"
+    (tree / "boot").rename(boot)
+    (tree / "boot").mkdir()
+
+    def fill(directory: Path) -> tuple[list[Part], dict[str, str]]:
+        image = directory / "root.img"
+        if kind == "ext4":
+            ext4.make(tree, image, name="z", identity=ext4.filesystem_uuid("z"), size=256 << 20, inodes=500)
+        else:
+            with image.open("wb") as file:
+                file.truncate(512 << 20)
+            subprocess.run([tool, "-q", str(image)], check=True)
+            in_private_namespace(lambda: _filled(image, tree, tmp_path / "at"))
+        ext4.make(boot, directory / "boot.img", name="b", identity=ext4.filesystem_uuid("b"), size=256 << 20, inodes=99)
+        return [Part("root", image, kind), Part("boot", directory / "boot.img", "ext4", "/boot")], {"kind": "test"}
+
+    (tmp_path / "at").mkdir()
+    from_parts(store, "z", fill, Options())
+    shown: list[list[str]] = []
+
+    def work(session: Session) -> Options:
+        assert session.shell(["sh", "-c", "echo 1 > /boot/new; echo 2 > /etc/new; test -b /dev/gild-boot"]) == 0
+        shown.append([change.path for change in session.look().first])
+        return Options()
+
+    manifest = edit_session(store, "z", work, {})
+    assert manifest is not None and [part.role for part in manifest.partitions] == ["root", "boot"]
+    both = [store.load(f"z:{number}")[0] for number in (1, 2)]
+    seen = two_versions(store, *both, lambda one, two, tell: [change.path for change in changes(one, two)])
+    assert shown == [seen] == [["/boot/new", "/etc/new"]]
+    assert left(store) == ["current"] and store.verify("z:2") == []
+
+
+def _filled(image: Path, tree: Path, at: Path) -> None:
+    with mounted(image, at):
+        sync_tree(tree, at)
 
 
 def test_the_second_editor_hears_who_the_first_is(store: Store) -> None:
