@@ -195,10 +195,13 @@ def test_every_partition_of_a_system_is_there(store: Store, tmp_path: Path, kind
 
     manifest = edit_session(store, "z", work, {})
     assert manifest is not None and [part.role for part in manifest.partitions] == ["root", "boot"]
-    both = [store.load(f"z:{number}")[0] for number in (1, 2)]
-    seen = two_versions(store, *both, lambda one, two, tell: [change.path for change in changes(one, two)])
+    seen = two_versions(store, store.load("z:1")[0], store.load("z:2")[0], _paths)
     assert shown == [seen] == [["/boot/new", "/etc/new"]]
     assert left(store) == ["current"] and store.verify("z:2") == []
+
+
+def _paths(before: Path, after: Path, tell: Callable[[int], None]) -> list[str]:
+    return [change.path for change in changes(before, after, on_entry=tell)]
 
 
 def _filled(image: Path, tree: Path, at: Path) -> None:
@@ -268,6 +271,35 @@ def test_kill_in_the_middle_costs_nothing(store: Store) -> None:
     assert store.load("x:1")[1] == digest and store.verify("x:1") == []
     manifest = edit(store, "x", lambda root: (root / "etc/next").touch(), Options())
     assert manifest is not None and manifest.version == 2 and left(store) == ["current"]
+
+
+WHOLE = """
+import sys
+from pathlib import Path
+from images.edit import edit
+from images.options import Options
+from images.store import Store
+print("ready", flush=True)
+edit(Store(Path(sys.argv[1])), "x", lambda root: (root / "etc" / sys.argv[2]).touch(), Options())
+print("done", flush=True)
+"""
+
+
+def test_kill_at_any_moment_leaves_whole_versions(store: Store) -> None:
+    """From the first copy to the last rename: a version is there whole or not at all, and the next edit works."""
+    for step in range(12):
+        argv = [sys.executable, "-c", WHOLE, str(store.root), f"file{step}"]
+        with subprocess.Popen(argv, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            for _ in range(step):
+                time.sleep(0.03)
+            process.kill()
+        _wait_for(lambda: not _loops(store))
+        for number in store.versions("x"):
+            assert store.verify(f"x:{number}") == []
+    assert str(store.root) not in Path("/proc/self/mountinfo").read_text()
+    manifest = edit(store, "x", lambda root: (root / "etc/next").touch(), Options())
+    assert manifest is not None and manifest.version == store.versions("x")[-1] and left(store) == ["current"]
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
