@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 from images.checks.check import Check
 from images.checks.subject import Subject
-from images.tree import Tree
+from images.tree import Tree, TreeInvalid
 
 OWN = "boot/grub/grub.cfg"
 MARK = "# Made when the image was published, and made anew with every version; without this line it stays as it is.\n"
@@ -20,17 +21,17 @@ ALPINE = " modules=sd-mod,usb-storage,nvme,{fs} rootfstype={fs}"
 OPTIONS = {"ext4": "defaults,errors=remount-ro"}
 
 
-def write_grub_cfg(tree: Tree, subject: Subject) -> Check:
+def write_grub_cfg(tree: Tree, subject: Subject) -> list[Check]:
     """Write boot/grub/grub.cfg if the tree has no boot configuration of its own, or one that was written here.
 
     It starts /vmlinuz and /initrd.img where the distribution keeps those links, so that a kernel update needs no new
     configuration, and otherwise the newest kernel by its path. Raises TreeInvalid."""
     own = tree.is_file(OWN) and tree.text(OWN, MAX_CFG).startswith(MARK)
     if not own and (any(tree.lexists(path) for path in EXISTING) or tree.names(ENTRIES, "*.conf")):
-        return Check("boot configuration")
+        return [Check("boot configuration")]
     newest = next((kernel for kernel in subject.kernels if kernel.vmlinuz), None)
     if newest is None:
-        return Check("boot configuration")
+        return [Check("boot configuration")]
     kernel, initrd = f"/{newest.vmlinuz}", f"/{newest.initrd}" if newest.initrd else ""
     search = f"--fs-uuid --set=root {subject.uuid}"
     if "/boot" in subject.mounts.values():
@@ -51,27 +52,28 @@ def write_grub_cfg(tree: Tree, subject: Subject) -> Check:
         "}",
     ]
     if not tree.write(OWN, MARK + "\n".join(lines) + "\n", 0o644):
-        return Check("boot configuration")
+        return [Check("boot configuration")]
     found = f"{'another kernel or disk' if own else 'none'}; kernel {newest.version}"
-    return Check("boot configuration", (found,), f"wrote {OWN}")
+    return [Check("boot configuration", (found,), f"wrote {OWN}")]
 
 
-def write_fstab(tree: Tree, subject: Subject) -> Check:
+def write_fstab(tree: Tree, subject: Subject) -> list[Check]:
     """Add a line for / to etc/fstab if there is none: without it systemd leaves the root filesystem read-only."""
     text = tree.text("etc/fstab")
     if any(line.split()[1:2] == ["/"] for line in text.splitlines() if not line.lstrip().startswith("#")):
-        return Check("fstab")
+        return [Check("fstab")]
     text = text if not text or text.endswith("\n") else text + "\n"
     options = OPTIONS.get(subject.fs, "defaults")
     # XFS and btrfs check themselves when they are mounted (fsck.xfs(8), fsck.btrfs(8)).
     turn = 0 if subject.fs in ("xfs", "btrfs") else 1
     tree.write("etc/fstab", f"{text}UUID={subject.uuid} / {subject.fs} {options} 0 {turn}\n", None if text else 0o644)
-    return Check("fstab", ("no line for /",), "added one")
+    return [Check("fstab", ("no line for /",), "added one")]
 
 
 def _title(tree: Tree) -> str:
     for name in ("etc/os-release", "usr/lib/os-release"):
-        match = TITLE.search(tree.text(name, 65536))
-        if match:
-            return UNSAFE.sub("", match[1])[:60] or "Linux"
+        with contextlib.suppress(TreeInvalid):
+            match = TITLE.search(tree.text(name, 65536))
+            if match:
+                return UNSAFE.sub("", match[1])[:60] or "Linux"
     return "Linux"

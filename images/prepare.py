@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from images import ext4, grubcfg, kernels, strip
+from images import ext4, kernels, strip
 from images.checks.all import run_checks
 from images.checks.generic import make_generic
 from images.checks.subject import UNKNOWN, Room, Subject
@@ -68,8 +68,6 @@ def prepare(
         room=_room(tree, mounts),
         survey=survey(inside, time.time()),
     )
-    checks.append(grubcfg.write_grub_cfg(inside, subject))
-    checks.append(grubcfg.write_fstab(inside, subject))
     checks += run_checks(inside, subject)
     return Facts(
         arch=subject.arch,

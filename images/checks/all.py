@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from images import grubcfg
 from images.checks import boot, clock, disks, drivers, home, labels, leftovers, logins, network, room
 from images.checks.check import Check, plain
 from images.checks.subject import Subject
@@ -14,6 +15,8 @@ CHECKS: tuple[Callable[[Tree, Subject], list[Check]], ...] = (
     drivers.kernels,
     drivers.initramfs,
     drivers.firmware,
+    grubcfg.write_grub_cfg,
+    grubcfg.write_fstab,
     boot.menu,
     boot.loaders,
     boot.console,

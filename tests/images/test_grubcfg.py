@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from images.checks.check import Check
 from images.checks.subject import Subject
 from images.distro.find import system_of
 from images.grubcfg import MARK, write_fstab, write_grub_cfg
@@ -15,6 +16,7 @@ from tests.images.systems import put
 from tests.images.tinytree import KERNEL, tiny_tree
 
 UUID = "95fd9a78-4a9f-561d-aead-869354627bb8"
+NOTHING = [Check("boot configuration")], [Check("fstab")]
 
 
 def given(tmp_path: Path) -> tuple[Path, Tree, Subject]:
@@ -25,7 +27,7 @@ def given(tmp_path: Path) -> tuple[Path, Tree, Subject]:
 
 def test_a_menu_is_written_that_grub_takes(tmp_path: Path) -> None:
     root, tree, subject = given(tmp_path)
-    check = write_grub_cfg(tree, replace(subject, cmdline="quiet"))
+    (check,) = write_grub_cfg(tree, replace(subject, cmdline="quiet"))
     text = (root / "boot/grub/grub.cfg").read_text()
     assert check.found and f"search --no-floppy --fs-uuid --set=root {UUID}" in text
     assert f"linux /boot/vmlinuz-{KERNEL} root=UUID={UUID} ro quiet\n" in text
@@ -68,28 +70,28 @@ def test_a_dangling_link_is_not_used(tmp_path: Path) -> None:
 def test_what_the_tree_brings_stays(tmp_path: Path) -> None:
     root, tree, subject = given(tmp_path)
     put(root, "boot/grub2/grub.cfg", "own")
-    assert write_grub_cfg(tree, subject).found == ()
+    assert write_grub_cfg(tree, subject) == NOTHING[0]
     assert not (root / "boot/grub").exists()
 
 
 def test_an_own_menu_follows_the_kernel_until_somebody_takes_it_over(tmp_path: Path) -> None:
     root, tree, subject = given(tmp_path)
     write_grub_cfg(tree, replace(subject, uuid="0000"))
-    check = write_grub_cfg(tree, subject)
+    (check,) = write_grub_cfg(tree, subject)
     text = (root / "boot/grub/grub.cfg").read_text()
-    assert check.found and f"root=UUID={UUID}" in text and write_grub_cfg(tree, subject).found == ()
+    assert check.found and f"root=UUID={UUID}" in text and write_grub_cfg(tree, subject) == NOTHING[0]
     mine = text.removeprefix(MARK).replace("timeout=1", "timeout=9")
     put(root, "boot/grub/grub.cfg", mine)
-    assert write_grub_cfg(tree, replace(subject, uuid="0000")).found == ()
+    assert write_grub_cfg(tree, replace(subject, uuid="0000")) == NOTHING[0]
     assert (root / "boot/grub/grub.cfg").read_text() == mine
 
 
 def test_fstab_gets_a_root_line_once(tmp_path: Path) -> None:
     root, tree, subject = given(tmp_path)
-    assert write_fstab(tree, subject).found
+    assert write_fstab(tree, subject)[0].found
     text = (root / "etc/fstab").read_text()
     assert text.startswith("# nothing\n") and f"UUID={UUID} / ext4 defaults,errors=remount-ro 0 1\n" in text
-    assert write_fstab(tree, subject).found == () and (root / "etc/fstab").read_text() == text
+    assert write_fstab(tree, subject) == NOTHING[1] and (root / "etc/fstab").read_text() == text
     (root / "etc/fstab").unlink()
     write_fstab(tree, replace(subject, fs="xfs"))
     assert (root / "etc/fstab").read_text() == f"UUID={UUID} / xfs defaults 0 0\n"
