@@ -106,7 +106,7 @@ class Trust:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
 
-    def keys(self) -> list[PublicKey]:
+    def known(self) -> list[PublicKey]:
         """Trusted keys by name, without this head's own. Raises ConfigInvalid for a file that is not a key."""
         folder = self._paths.trusted
         with disk_errors(f"reading {folder}"):
@@ -118,7 +118,7 @@ class Trust:
         name = name or key.name
         if not KEY_NAME.fullmatch(name):
             raise Wrong(f"{name[:40]!r} is not a name for a key", "give one: --name HEAD")
-        known = self.keys()
+        known = self.known()
         for other in known:
             if other.raw == key.raw:
                 raise Wrong(f"this key is trusted already, as {other.name}")
@@ -133,7 +133,7 @@ class Trust:
 
     def remove(self, name: str) -> None:
         """Trust a key no more. Raises Unknown."""
-        known = ", ".join(key.name for key in self.keys()) or "none"
+        known = ", ".join(key.name for key in self.known()) or "none"
         path = self._paths.trusted / f"{name}.pub"
         if not KEY_NAME.fullmatch(name) or not path.exists():
             raise Unknown(f"no key is trusted as {name[:60]!r}", f"trusted keys: {known}")
@@ -150,7 +150,7 @@ class Trust:
                 "the signature is not that of its key: the file was changed", "fetch it again"
             ) from None
         own = Signer(self._paths).public
-        for key in (own, *self.keys()):
+        for key in (own, *self.known()):
             if key.raw == raw:
                 return key.name
         name = re.sub(r"[^A-Za-z0-9._-]", "-", who)[:40].lstrip("._-") or "head"

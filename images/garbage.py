@@ -178,7 +178,8 @@ def _remove(path: Path) -> None:
 def _mounted(path: Path) -> bool:
     """Whether something is mounted below `path`, or a file of it elsewhere."""
     try:
-        text = Path("/proc/self/mountinfo").read_text("utf-8", "replace")
+        text = Path("/proc/thread-self/mountinfo").read_text("utf-8", "replace")
     except OSError:
         return True
-    return any(line.split()[4].startswith(os.fspath(path.resolve())) for line in text.splitlines())
+    start = os.fspath(path.resolve()).replace("\\", "\\134").replace(" ", "\\040")  # proc(5), mountinfo
+    return any(line.split()[4].startswith(start) for line in text.splitlines())

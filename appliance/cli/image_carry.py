@@ -148,7 +148,7 @@ def trust_list(site: Site, /, json_: bool = False) -> None:
     """The heads whose images may be imported here; this one is always among them."""
     from appliance.signing import Trust
 
-    keys = Trust(site.paths).keys()
+    keys = Trust(site.paths).known()
     if json_:
         return show.as_json([{"name": key.name, "fingerprint": key.fingerprint, "key": key.text} for key in keys])
     rows = [[show.safe(key.name), key.fingerprint] for key in keys]

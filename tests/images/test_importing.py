@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,33 +220,49 @@ def large(tmp_path: Path) -> tuple[Store, Path]:
     return store, file
 
 
-def test_killed_at_any_moment_there_is_no_half_version(tmp_path: Path) -> None:
-    store, file = large(tmp_path)
-    begun = time.monotonic()
-    process = worker(tmp_path / "timed", file)
-    assert process.wait(30) == 0
-    whole = time.monotonic() - begun
-    target = Store(tmp_path / "target")
-    killed = 0
-    for part in range(1, 9):
-        process = worker(target.root, file)
-        time.sleep(whole * (0.4 + 0.07 * part))
-        process.kill()
-        process.communicate(timeout=30)
-        killed += process.returncode == -signal.SIGKILL
-        have = target.versions("big")
-        assert have in ([], [1], [1, 2])
-        assert all(not verify(target, [f"big:{number}"]).damage for number in have)
-        for number in have:
-            target.remove(f"big:{number}" if len(target.versions("big")) > 1 and number != 1 else "big")
-            break
+KILLED = """
+import os, signal, sys
+left = int(sys.argv[3])
+def counted(function):
+    def call(*arguments, **options):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return call
+for name in ("replace", "fsync", "fchmod", "unlink", "mkdir"):
+    setattr(os, name, counted(getattr(os, name)))
+class Counted(Slow):
+    read = counted(Slow.read)
+Slow = Counted
+"""
+
+
+def test_killed_at_any_step_there_is_no_half_version(one: Store, tmp_path: Path) -> None:
+    """The process kills itself at its n-th read, rename, fsync, chmod, unlink or mkdir."""
+    file = tmp_path / "b.gild"
+    file.write_bytes(bundle(one, ["x:1", "x:2"]))
+    start, end = WORKER.split("try:\n", 1)
+    program = f"{start}{KILLED}try:\n{end}"
+    seen: list[list[int]] = []
+    for step in range(1, 200):
+        target = Store(tmp_path / f"target{step % 2}")
+        argv = [sys.executable, "-c", program, os.fspath(target.root), os.fspath(file), str(step)]
+        process = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+        assert process.returncode in (0, -signal.SIGKILL), process.stderr
+        have = target.versions("x")
+        seen.append(have)
+        assert all(not verify(target, [f"x:{number}"]).damage for number in have)
+        assert take(target, file.read_bytes())[0] == tuple(f"x:{number}" for number in (1, 2) if number not in have)
+        assert verify(target).damage == () == verify(target).strays, "the next one works and clears up"
+        target.remove("x")
         target.gc(grace=0)
-        assert not [path for path in target.packs.iterdir() if not target.versions("big")]
-    assert killed > 2, "it was always done before it was killed"
-    assert process.poll() is not None
-    import_bundle(target, io.BytesIO(file.read_bytes()), trusting)
-    assert target.versions("big") == [1, 2] and verify(target).damage == () == verify(target).strays
-    assert target.load("big:2")[1] == store.load("big:2")[1]
+        assert list(target.packs.iterdir()) == []
+        if process.returncode == 0:
+            break
+    assert seen == sorted(seen) and {tuple(have) for have in seen} == {(), (1,), (1, 2)}
+    assert len(seen) > 40
 
 
 @pytest.mark.root
