@@ -14,7 +14,10 @@ from appliance.errors import EXIT_CODES, Unknown
 # Topic -> its first line; the text lies in appliance/help/TOPIC.md.
 TOPICS = {
     "start": "from a fresh head node to the first installed machine",
-    "images": "ways to make an image, recipes, versions and tags",
+    "images": "ways to make an image, to change it and to keep it",
+    "recipes": "an image from packages, without a golden client",
+    "capture": "an image from a machine that was set up by hand",
+    "carry": "images from head to head, and mending damage",
     "nodes": "waiting room, approval, orders, what each state means",
     "profiles": "what a kind of node gets; disk rules and layouts",
     "boot": "what happens between power-on and up; firmware, your own boot files",
