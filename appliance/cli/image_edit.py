@@ -64,8 +64,7 @@ def _edit(site: Site, ref: str, command: tuple[str, ...], said: dict[str, Any]) 
     if by_hand and not said["yes"] and not sys.stdin.isatty():
         raise Wrong("a shell needs a terminal", "give a command after --, copy files with --copy, or add --yes")
     name, number = newest(site.store, ref)
-    if by_hand:
-        print(f"This is {name}:{number}, in a private copy. exit ends the shell, and asks what becomes of it.")
+    print(f"edit: opening {name}:{number}", file=sys.stderr)
     source: dict[str, Any] = {"kind": "edit"}
     if command:
         source["command"] = list(command)
@@ -76,11 +75,14 @@ def _edit(site: Site, ref: str, command: tuple[str, ...], said: dict[str, Any]) 
 
         def work(session: Session) -> Options | None:
             _unmounted(session.left)
+            if by_hand:
+                print(f"This is {name}:{number}, in a private copy. exit ends the shell, and asks what becomes of it.")
             for path, target in copies:
                 session.copy(path, target, preserve=said["preserve"])
             while True:
                 if command or by_hand:
                     _run(session, command, said["keep"])
+                print("edit: looking for what was changed", file=sys.stderr)
                 looked[:] = [session.look()]
                 if looked[0].nothing:
                     return None
