@@ -23,7 +23,8 @@ NETWORK = ("e1000e", "igb", "ixgbe", "i40e", "tg3", "bnxt_en", "r8169", "virtio_
 MAX_KERNELS = 32
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")  # what uname -r gives; no word of a command line
 MODULE_FILE = re.compile(r"(.+)\.ko(?:\.(?:xz|zst|gz))?$")
-# What in an initramfs ties it to one machine, beside the .link files looked at in _pins.
+# What in an initramfs ties it to one machine, beside the .link files looked at in _pins. dracut puts a machine-id into
+# one for all machines too, an empty one (measured, 059).
 PINS = re.compile(
     r"etc/(?:iscsi/)?initiatorname\.iscsi|etc/machine-id|etc/cmdline\.d/.*root.*\.conf|conf/conf\.d/zz-resume-auto"
 )
@@ -106,6 +107,7 @@ def _kernel(root: Path, base: Path, version: str) -> Kernel:
     vmlinuz = _first(root, *kernel_names(root, version))
     initrd = _first(root, *initramfs_places(root, version))
     names, unread, damaged = _names(root / initrd) if initrd else ([], "", False)
+    dracut = any(name.startswith(("usr/lib/dracut", "lib/dracut")) for name in names)
     inner = {module for modules in modules_in(names).values() for module in modules}
     return Kernel(
         version=version,
@@ -113,8 +115,8 @@ def _kernel(root: Path, base: Path, version: str) -> Kernel:
         initrd=initrd,
         modules=tuple(sorted(inner | builtin)),
         available=frozenset(available),
-        pins=_pins(root, names),
-        dracut=any(name.startswith(("usr/lib/dracut", "lib/dracut")) for name in names),
+        pins=_pins(root, names, dracut),
+        dracut=dracut,
         unread=unread,
         damaged=damaged,
     )
@@ -176,7 +178,7 @@ def _names(path: Path) -> tuple[list[str], str, bool]:
         return [], str(error), False
 
 
-def _pins(root: Path, names: list[str]) -> tuple[str, ...]:
+def _pins(root: Path, names: list[str], dracut: bool) -> tuple[str, ...]:
     """Files of an initramfs that belong to one machine. initramfs-tools copies every .link file of the tree, from etc
     too, to usr/lib in the archive; one that the tree has no more was stripped, because it named one machine's card."""
     found = []
@@ -184,7 +186,8 @@ def _pins(root: Path, names: list[str]) -> tuple[str, ...]:
         link = LINK_FILE.search(name)
         stripped = link and not any(os.path.lexists(root / place / link[1]) for place in LINK_PLACES)
         copied = name in COPIED and not os.path.lexists(root / COPIED[name])
-        if stripped or copied or PINS.fullmatch(name):
+        pinned = PINS.fullmatch(name) and not (dracut and name == "etc/machine-id")
+        if stripped or copied or pinned:
             found.append(name)
     return tuple(found)
 

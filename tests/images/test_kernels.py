@@ -37,6 +37,10 @@ def test_an_initramfs_for_one_machine_is_told_by_what_it_lacks_and_holds(tmp_pat
     (kernel,) = kernels(tree)
     assert not kernel.generic and kernel.dracut and "nvme" in kernel.lacks("nvme", "ahci")
     assert kernel.pins == ("usr/lib/systemd/network/10-x.link", "conf/conf.d/resume", "etc/cmdline.d/95root-dev.conf")
+    put(tree, f"boot/initrd.img-{KERNEL}", newc([*inside, "etc/machine-id"]))
+    assert "etc/machine-id" not in kernels(tree)[0].pins  # dracut's is empty
+    put(tree, f"boot/initrd.img-{KERNEL}", newc([*inside[:-1], "etc/machine-id"]))
+    assert "etc/machine-id" in kernels(tree)[0].pins
     put(tree, "etc/initramfs-tools/conf.d/resume", "RESUME=UUID=1\n")
     assert "conf/conf.d/resume" not in kernels(tree)[0].pins
 
