@@ -77,7 +77,8 @@ class Reader:
             for use in uses:
                 by_offset.setdefault(use.offset, []).append(use)
             if what and (start >= 0 or not spoilt):
-                refs = tuple(dict.fromkeys(use.ref for use in uses if use.end > start))
+                touched = users(self._store, pack) if start >= 0 else uses
+                refs = tuple(dict.fromkeys(use.ref for use in touched if use.end > start))
                 found.append(Damage(file, what, refs, offset=start))
             for frame, wrong in sorted(spoilt.items()):
                 if frame[0] + frame[1] > start >= 0:
@@ -102,7 +103,7 @@ class Reader:
             for frame in sorted(self._used[pack] | indexed):
                 if frame[0] + frame[1] > size:
                     self._whole[pack] = (f"ends after {size} bytes", size)
-                    self._bad(pack, frame, f"ends after {size} bytes")
+                    self._bad(pack, frame, "", count=False)
                     continue
                 while at < frame[0]:
                     at += self._pass(pack, fd, running, at, min(BLOCK, frame[0] - at))
@@ -110,9 +111,8 @@ class Reader:
                     data = os.pread(fd, frame[1], frame[0])
                 except OSError as error:
                     self._bad(pack, frame, f"cannot be read: {error.strerror}")
-                    data = b""
-                if len(data) == frame[1]:
-                    batch.append((pack, frame, data))
+                    data = bytes(frame[1])
+                batch.append((pack, frame, data))
                 if frame[0] == at:  # another frame may overlap this one: then these bytes were seen
                     running.update(data)
                     at += frame[1]
@@ -134,7 +134,7 @@ class Reader:
         try:
             running.update(os.pread(fd, length, at))
         except OSError as error:
-            self._whole[pack] = (f"cannot be read at byte {at}: {error.strerror}", at)
+            self._whole[pack] = (f"cannot be read at byte {at}: {error.strerror}", -1)
         self._count(length)
         return length
 
@@ -158,12 +158,13 @@ class Reader:
             return set()
         return frames - used
 
-    def _bad(self, pack: str, frame: Frame, what: str) -> None:
+    def _bad(self, pack: str, frame: Frame, what: str, *, count: bool = True) -> None:
+        """Note a frame, with the first thing that was wrong with it."""
         with self._lock:
-            if len(self._spoilt[pack]) >= MAX_DAMAGE:
+            if len(self._spoilt[pack]) < MAX_DAMAGE:
+                self._spoilt[pack].setdefault(frame, what)
+            elif count:
                 self.more += 1
-            else:
-                self._spoilt[pack][frame] = what
 
     def _count(self, length: int) -> None:
         self._done += length

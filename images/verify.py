@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from images.damage import MAX_DAMAGE, Damage, Report, told
+from images.disk import hold
 from images.errors import ChunkInvalid, ImageError, ManifestInvalid, NotFound
 from images.manifest import Manifest, Run
 from images.options import Progress
@@ -28,27 +29,28 @@ def verify(store: Store, refs: Sequence[str] = (), progress: Progress | None = N
     """Read every pack of the versions `refs` (none: of the whole store) once, and compare all hashes: of packs, of
     chunks, of runs, of manifests. With `workers` threads (0: one a processor). `progress` hears ("verify", bytes done,
     bytes in all). What is found is noted beside the packs, so that nobody uses it meanwhile, and the note goes when it
-    is sound again. Raises NotFound for a version that does not exist."""
-    wanted = [f"{name}:{n}" for name, n in map(store.resolve, refs)] if refs else _all(store)
-    found: list[Damage] = []
-    packs: dict[str, list[str]] = {} if refs else {p.stem: [] for p in sorted(store.packs.glob("*.pack"))}
-    for ref in wanted:
-        damage, manifest = check_version(store, ref)
-        found += damage
-        for pack in manifest.packs if manifest else ():
-            packs.setdefault(pack, []).append(ref)
-    whole = [pack for pack in packs if store.pack_path(pack).exists()]
-    for pack in packs.keys() - set(whole):
-        touched = tuple(m.ref for m in readable(store) if pack in m.packs)
-        found.append(Damage(f"packs/{pack}.pack", "is missing", touched))
-    reader = Reader(store, whole, progress)
-    Workers(workers or os.cpu_count() or 1, "verifying").share(reader.batches(), reader.check)
-    reader.finish()
-    found += reader.findings()
-    strays = () if refs else tuple(_strays(store))
-    found.sort(key=lambda damage: (damage.file, damage.offset))
-    kept = tuple(found[:MAX_DAMAGE])
-    return Report(kept, len(found) - len(kept) + reader.more, tuple(wanted), reader.total, strays)
+    is sound again. No garbage is collected meanwhile. Raises NotFound for a version that does not exist, Busy."""
+    with hold(store.root / ".lock", exclusive=False, what="the store"):
+        wanted = [f"{name}:{n}" for name, n in map(store.resolve, refs)] if refs else _all(store)
+        found: list[Damage] = []
+        packs: dict[str, list[str]] = {} if refs else {p.stem: [] for p in sorted(store.packs.glob("*.pack"))}
+        for ref in wanted:
+            damage, manifest = check_version(store, ref)
+            found += damage
+            for pack in manifest.packs if manifest else ():
+                packs.setdefault(pack, []).append(ref)
+        whole = [pack for pack in packs if store.pack_path(pack).exists()]
+        for pack in packs.keys() - set(whole):
+            touched = tuple(m.ref for m in readable(store) if pack in m.packs)
+            found.append(Damage(f"packs/{pack}.pack", "is missing", touched))
+        reader = Reader(store, whole, progress)
+        Workers(workers or os.cpu_count() or 1, "verifying").share(reader.batches(), reader.check)
+        reader.finish()
+        found += reader.findings()
+        strays = () if refs else tuple(_strays(store))
+        found.sort(key=lambda damage: (damage.file, damage.offset))
+        kept = tuple(found[:MAX_DAMAGE])
+        return Report(kept, len(found) - len(kept) + reader.more, tuple(wanted), reader.total, strays)
 
 
 def check_version(store: Store, ref: str) -> tuple[list[Damage], Manifest | None]:

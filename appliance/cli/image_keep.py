@@ -11,7 +11,7 @@ from appliance.cli.image_show import system
 from appliance.cli.main import Site
 from appliance.errors import NotServing, Wrong
 from images.damage import Report
-from images.errors import ChunkInvalid, ImageError
+from images.errors import Busy, ChunkInvalid, ImageError
 from images.garbage import GRACE, collect, dead
 
 ROWS = 40  # lines of a preview; the rest is counted
@@ -131,8 +131,11 @@ def rm(site: Site, /, refs: tuple[str, ...], whole: bool, yes: bool) -> None:
         store.remove(ref)
         print(f"{ref} is removed")
     # Nobody installs anything: what these versions alone needed can go at once. Otherwise it goes a day later.
-    freed = collect(store, live_versions=busy, grace=GRACE if busy else 0.0).freed
-    print(f"{show.size(freed)} given back")
+    try:
+        freed = collect(store, live_versions=busy, grace=GRACE if busy else 0.0).freed
+        print(f"{show.size(freed)} given back")
+    except Busy as error:
+        print(f"the space is given back by: gild.pyz image gc ({error.message})")
 
 
 def installing(site: Site) -> list[str]:

@@ -73,6 +73,8 @@ class Packs:
         self._open.clear()
 
     def _pack(self, sha256: str) -> tuple[int, int]:
+        if sha256 in self._open and not os.fstat(self._open[sha256][0]).st_nlink:
+            os.close(self._open.pop(sha256)[0])  # it was removed, or repaired by another file of its name
         if sha256 in self._open:
             self._open.move_to_end(sha256)
             return self._open[sha256]

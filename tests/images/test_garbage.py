@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,24 @@ def test_nothing_is_removed_through_a_mount(store: Store, tmp_path: Path) -> Non
 
     assert in_private_namespace(body) == 0 and (tmp_path / "precious").exists()
     assert len(collect(store, grace=0).items) == 1 and (tmp_path / "precious").exists()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_on_a_disk_without_a_free_byte(tmp_path: Path) -> None:
+    def body() -> tuple[int, int]:
+        run(["mount", "-t", "tmpfs", "-o", "size=1m", "gild-test", os.fspath(tmp_path)])
+        store = Store(tmp_path / "store")
+        add(store, "x", {"root": [1]})
+        with suppress(OSError), (store.packs / ".tmp-full").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        free = os.statvfs(tmp_path).f_bavail
+        collect(store)
+        return free, os.statvfs(tmp_path).f_bavail
+
+    free, after = in_private_namespace(body)
+    assert free == 0 and after > 200
 
 
 def test_sweeping_waits_for_nobody(store: Store) -> None:

@@ -194,6 +194,9 @@ def test_a_dead_disk_gives_a_bounded_answer(tmp_path: Path) -> None:
     report = verify(store, workers=2)
     assert len(report.damage) == 1000 and report.more == 200
     assert read_mark(store.packs, manifest.packs[0]) is None and quick(store, "x:1")
+    os.truncate(path, 1000)
+    report = verify(store)
+    assert len(report.damage) == 1 and report.more == 0 and report.damage[0].versions == ("x:1",)
 
 
 def test_reading_changes_nothing(store: Store) -> None:

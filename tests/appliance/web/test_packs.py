@@ -138,6 +138,20 @@ def test_descriptors_of_packs_are_bounded_and_the_recent_ones_kept(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_pack_that_is_repaired_is_served_anew_and_a_removed_one_no_more(store: Store, tmp_path: Path) -> None:
+    path, handlers = store.pack_path("ab" * 32), Packs(store)
+    path.write_bytes(b"old bytes")
+    assert get(handlers, f"/packs/{path.name}")[0][2] == b"old bytes"
+    (tmp_path / "new").write_bytes(b"new bytes of it")
+    (tmp_path / "new").rename(path)
+    assert get(handlers, f"/packs/{path.name}")[0][2] == b"new bytes of it"
+    path.unlink()
+    before = len(os.listdir("/proc/self/fd"))
+    assert get(handlers, f"/packs/{path.name}")[0][0] == 404
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+    handlers.close()
+
+
 # --- the real process
 
 
