@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import tarfile
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from images import working
 from images.errors import CommandFailed, SourceInvalid
@@ -54,14 +53,8 @@ def receive(
     def fill(tree: Path) -> dict[str, Any]:
         ending = _Ending(stream, lambda done: options.tell("receive", done, max(done, client.used)))
         ending.begin(mark, client.host)
-        try:
-            unpack(cast(IO[bytes], ending), tree)
-        except (tarfile.TarError, EOFError, UnicodeError) as error:
-            raise _broken(client, error) from None
-        except OSError as error:
-            if error.errno is None:
-                raise _broken(client, error) from None
-            raise
+        # Whether it is whole, the mark behind it says.
+        unpack(ending, tree, shown=f"what {client.host} sent", whole=False)
         emptied = {f".{left.pattern.removesuffix('/*')}" for left in selection.left}
         said = [
             line
@@ -161,7 +154,7 @@ class _Ending:
         self._kept, self._done, self._told = 0, 0, 0
 
     def read(self, size: int) -> bytes:
-        """The next bytes of the stream, as tarfile asks for them."""
+        """The next bytes of the stream, at most `size`."""
         piece = self._stream.read(size)
         self._done += len(piece)
         if self._done - self._told >= STEP:
@@ -228,7 +221,3 @@ def _source(client: Client, selection: Selection, method: str, said: Sequence[st
         "excluded": {printable(left.pattern): left.reason for left in selection.left},
         "warnings": [*selection.warnings, *said],
     }
-
-
-def _broken(client: Client, error: Exception) -> SourceInvalid:
-    return SourceInvalid(f"what {client.host} sent is not a whole archive: {error}", "nothing was kept; do it again")

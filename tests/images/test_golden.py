@@ -20,10 +20,10 @@ from images.namespace import in_private_namespace, mounted
 from images.options import Options
 from images.run import pipe
 from images.sources import golden
+from images.sources.acl import encode_acl
 from images.sources.client import choose, new_mark, probe, read_facts, reading
 from images.sources.golden import capture, capture_here, capture_ssh, receive, ssh_command
 from images.sources.leftout import Wishes
-from images.sources.tar import encode_acl
 from images.store import Store
 from images.working import restore
 from tests.images.test_treesync import picture

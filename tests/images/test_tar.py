@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from images.errors import ImageError, NoSpace, SourceInvalid
 from images.options import Options
-from images.sources.tar import encode_acl, import_tar, unpack
+from images.sources.acl import encode_acl
+from images.sources.tar import import_tar, unpack
 from images.store import Store
 from tests.images.test_treesync import grow, picture
 from tests.images.tinytree import tiny_tree
@@ -61,7 +62,8 @@ CHR: Fields = {"type": tarfile.CHRTYPE}
         ([("evil", {**SYM, "linkname": "/etc"}), ("h", {**LINK, "linkname": "evil/passwd"})], "not unpacked before"),
         ([("d", DIR), ("h", {**LINK, "linkname": "d"})], "not unpacked before"),
         ([("usr/disk", {**CHR, "devmajor": 8, "devminor": 0})], "device outside dev/"),
-        ([("a", {"uid": -1})], "impossible owner"),
+        ([("a", {"uid": -1})], "no number"),
+        ([("a", {"uid": 0xFFFFFFFF})], "impossible owner"),
         ([("a", {"pax_headers": {"SCHILY.xattr.system.evil": "x"}})], "not allowed"),
         ([("a", {"pax_headers": {"SCHILY.acl.access": "user:bob:rwx"}})], "ACL entry"),
         ([("a", {"type": b"Z"})], "of a kind"),
@@ -133,9 +135,9 @@ def test_acls_and_capabilities_come_through(tmp_path: Path) -> None:
 def test_an_archive_becomes_a_version(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path / "tree")
     argv = ["tar", "-C", str(tree), "--xattrs", "--numeric-owner", "-cz", "."]
-    (tmp_path / "t.tar.gz", Options()).write_bytes(subprocess.run(argv, capture_output=True, check=True).stdout)
+    (tmp_path / "t.tar.gz").write_bytes(subprocess.run(argv, capture_output=True, check=True).stdout)
     store = Store(tmp_path / "store")
-    manifest = import_tar(store, "x", tmp_path / "t.tar.gz")
+    manifest = import_tar(store, "x", tmp_path / "t.tar.gz", Options())
     assert manifest.source == {"kind": "tar", "file": "t.tar.gz"} and store.verify("x") == []
     with (tmp_path / "t.tar.gz").open("rb") as stream:
         assert import_tar(store, "x", stream, Options()).version == 2
