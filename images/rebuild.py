@@ -67,7 +67,8 @@ def by_hand(tool: str) -> str:
         "update-initramfs": "sh -c 'echo MODULES=most > /etc/initramfs-tools/conf.d/driver-policy; "
         "update-initramfs -u -k all'",
         "dracut": "dracut --no-hostonly --no-hostonly-cmdline --force --regenerate-all",
-        "mkinitcpio": "mkinitcpio -P -S autodetect",
+        # -P makes what the presets say, and hands on no -S to them.
+        "mkinitcpio": "sh -c \"sed -i '/^HOOKS=/s/ autodetect//' /etc/mkinitcpio.conf && mkinitcpio -P\"",
         "mkinitfs": f"sh -c 'for k in /lib/modules/*; do mkinitfs -F \"{ALL_FEATURES} ext4\" ${{k##*/}}; done'",
     }.get(tool, "")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from images.checks.check import Check, finding
 from images.errors import CommandFailed, ToolMissing
 from images.ext4 import EPOCH
+from images.initramfs import MAX_FILE
 from images.kernels import STORAGE, Kernel, kernels
 from images.rebuild import command, tool_of, widen
 from images.tree import Tree
@@ -33,6 +34,7 @@ def make_generic(tree: Tree, found: Sequence[Kernel], fs: str, family: str) -> t
     root, done, failed = Path(tree.root), [], []
     for kernel in narrow:
         path = kernel.initrd or NEW.get(family, "boot/initramfs-{}.img").format(kernel.version)
+        before = tree.read(path, MAX_FILE)
         try:
             within(
                 root,
@@ -44,6 +46,10 @@ def make_generic(tree: Tree, found: Sequence[Kernel], fs: str, family: str) -> t
             done.append(kernel.version)
         except (CommandFailed, ToolMissing) as error:
             failed.append(error.message)
+            if before:  # mkinitfs removes the old one first
+                tree.write(path, before)
+            else:
+                tree.remove(path)
     checks = [finding(NAME, done, f"made anew by {tool} with the drivers of all machines")] if done else []
     if failed:
         checks.append(finding(NAME, failed, "mend that in the image and publish it again", "error"))

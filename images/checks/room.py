@@ -10,15 +10,17 @@ from images.tree import Tree
 
 MIN_SHARE = 0.15
 MIN_BYTES = 256 << 20
+ENOUGH = 0.25  # a small filesystem with this share left is not full, whatever MIN_BYTES says
 MIN_INODES = 0.05
 MIB = 1 << 20
 
 
 def room(tree: Tree, subject: Subject) -> list[Check]:
-    """Less than MIN_SHARE or MIN_BYTES left on /, no place in /boot for one more kernel, or hardly an inode left."""
+    """Less than MIN_SHARE left on /, or less than MIN_BYTES and ENOUGH; no place in /boot for one more kernel; or
+    hardly an inode left."""
     found = []
     for mount, left in sorted(subject.room.items()):
-        if mount == "/" and (left.free < left.size * MIN_SHARE or left.free < MIN_BYTES):
+        if mount == "/" and left.free < max(left.size * MIN_SHARE, min(MIN_BYTES, left.size * ENOUGH)):
             found.append(f"{mount}: {left.free // MIB} MiB of {left.size // MIB} MiB left")
         elif mount == "/boot" and left.free < (needed := _kernel(tree, subject)):
             found.append(f"{mount}: {left.free // MIB} MiB left, one more kernel takes {needed // MIB} MiB")

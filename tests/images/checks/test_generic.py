@@ -64,10 +64,12 @@ def test_one_that_is_damaged_or_pinned_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_fails_is_an_error_in_its_own_words_and_breaks_nothing(tmp_path: Path) -> None:
-    root = system(tmp_path, "dracut", "echo no module nvme >&2; exit 1")
+    root = system(tmp_path, "dracut", f"echo half > /{INITRD}; echo no module nvme >&2; exit 1")
     before = (root / INITRD).read_bytes()
     assert made(root) == (False, [("error", f"making the initramfs of {KERNEL}: dracut failed (1): no module nvme")])
     assert (root / INITRD).read_bytes() == before
+    (root / INITRD).unlink()
+    assert made(root)[1][0][0] == "error" and not (root / INITRD).exists()
 
 
 def test_without_a_tool_nothing_is_done(tmp_path: Path) -> None:

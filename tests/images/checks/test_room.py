@@ -21,6 +21,7 @@ GIB = 1 << 30
         ({"/": Room(10 * GIB, 2 * GIB)}, ""),
         ({"/": Room(10 * GIB, GIB)}, "/: 1024 MiB of 10240 MiB left"),
         ({"/": Room(GIB, 200 << 20)}, "/: 200 MiB of 1024 MiB left"),
+        ({"/": Room(690 << 20, 200 << 20)}, ""),
         ({"/": Room(10 * GIB, 9 * GIB, 0.01)}, "/: 1% of the inodes left"),
         ({"/boot": Room(GIB, 100 << 10)}, "/boot: 0 MiB left, one more kernel takes 0 MiB"),
         ({"/boot": Room(GIB, 2 << 20), "/home": Room(GIB, 0)}, ""),
