@@ -15,7 +15,7 @@ from images.manifest import Manifest, Run
 from images.options import Progress
 from images.packs import read_mark
 from images.rehash import Reader
-from images.usage import frames_of, readable, users
+from images.usage import frames_of, readable
 from images.workers import Workers
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def quick(store: Store, ref: str) -> list[Damage]:
             found.append(Damage(file, f"ends after {size} bytes", (ref,), offset=size))
             continue
         spoilt = read_mark(store.packs, pack)
-        if spoilt is None or (spoilt and any(use.ref == ref for use in users(store, pack, spoilt))):
+        if spoilt is None or (spoilt and _uses(store, manifest, pack, spoilt)):
             found.append(Damage(file, "was found damaged", (ref,)))
     return found
 
@@ -125,6 +125,15 @@ def _ends(store: Store, ref: str, sha: str, changed: int, size: int) -> tuple[tu
         for pack, _, frame in frames_of(manifest, index, runs):
             ends[pack] = max(ends.get(pack, 0), frame[0] + frame[1])
     return tuple(ends.items())
+
+
+def _uses(store: Store, manifest: Manifest, pack: str, offsets: frozenset[int]) -> bool:
+    """Whether a version uses one of the frames at these offsets of a pack."""
+    return any(
+        where == pack and frame[0] in offsets
+        for index in range(len(manifest.partitions))
+        for where, _, frame in frames_of(manifest, index, store.runs(manifest, index))
+    )
 
 
 def _all(store: Store) -> list[str]:

@@ -178,7 +178,7 @@ def test_damaged_chunks_are_not_shared_by_new_versions(store: Store) -> None:
     offset, _, _ = read_index(store.packs, shared).find(_name(5)) or (0, 0, 0)
     flip(store.pack_path(shared), offset + 30)
     verify(store)
-    assert read_mark(store.packs, shared) == {offset}
+    assert read_mark(store.packs, shared) == frozenset({offset})
     index = read_index(store.packs, shared)
     assert index.find(_name(5)) is None and index.find(_name(4)) is not None
     packs.write_mark(store.packs, shared, None)
