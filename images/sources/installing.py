@@ -15,7 +15,7 @@ from images.options import Progress
 from images.run import stream
 
 LIMIT = 4 * 3600  # seconds; the sample takes one minute, a slow mirror and a thousand packages some hours
-FULL = re.compile(r"No space left on device|enough free space in|needs \S+ ?[KMG]i?B (?:more space )?on the")
+FULL = re.compile(r"No space left on device|enough free space in|more space needed on the|needs \S+ ?[KMG]i?B on the")
 SPARE = 1 << 20  # bytes; a disk with less free is full
 MAX_NAMES = 100
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from images.errors import RecipeInvalid, ToolMissing
 from images.ext4 import EPOCH
 from images.options import Progress
 from images.run import run
+from images.sources import rpmbook
 from images.sources.installing import Speech, install
 from images.sources.recipetables import Repo
 from images.sources.recipetext import Recipe
@@ -70,12 +71,13 @@ def fill(recipe: Recipe, tree: Path, scratch: Path, act: str, tell: Progress) ->
     if any(user.sudo for user in recipe.users):
         packages.append("sudo")
     packages = list(dict.fromkeys(packages))
-    environment = {"SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": os.fspath(scratch)}
+    environment = {"SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": os.fspath(scratch), **rpmbook.home(scratch)}
     if recipe.family == "dnf":
         argv, before, speech = _dnf(recipe, tree, scratch, packages), _mounts(tree), DNF
     else:
-        argv, before, speech = _zypper(recipe, tree, scratch, packages), _zypper_keys(recipe, tree), ZYPPER
+        argv, before, speech = _zypper(recipe, tree, scratch, packages), _zypper_keys(recipe, tree, environment), ZYPPER
     install(argv, tree, speech, act=act, env=environment, tell=tell, before=before)
+    rpmbook.settle(tree, scratch, act)
     for repo in recipe.repos:  # what lies on the head's disk, no node has
         if recipe.family == "zypper" and repo.url.startswith(("file:", "dir:")):
             (tree / ZYPP_REPOS / f"{repo.name}.repo").unlink(missing_ok=True)
@@ -91,10 +93,10 @@ def repo_file(repo: Repo, *, key: bool = True) -> str:
 
 
 def _dnf(recipe: Recipe, tree: Path, scratch: Path, packages: list[str]) -> list[str]:
-    repos = scratch / "repos"
-    repos.mkdir()
+    for name in ("repos", "cache", "log", "vars"):
+        (scratch / name).mkdir()
     for repo in recipe.repos:
-        (repos / f"{repo.name}.repo").write_text(repo_file(repo))
+        (scratch / "repos" / f"{repo.name}.repo").write_text(repo_file(repo))
     # Documentation is left out as Debian's path-exclude does it; keepcache: the cache lies in scratch and goes with it.
     conf = "[main]\nbest=True\ninstall_weak_deps=False\ntsflags=nodocs\nskip_if_unavailable=False\nplugins=0\n"
     (scratch / "dnf.conf").write_text(conf)
@@ -115,7 +117,7 @@ def _zypper(recipe: Recipe, tree: Path, scratch: Path, packages: list[str]) -> l
     return [*argv, "install", "--no-recommends", "--auto-agree-with-licenses", "--", *packages]
 
 
-def _zypper_keys(recipe: Recipe, tree: Path) -> Callable[[], None]:
+def _zypper_keys(recipe: Recipe, tree: Path, environment: Mapping[str, str]) -> Callable[[], None]:
     """rpm is told the keys beforehand: --gpg-auto-import-keys would believe whatever key a mirror shows."""
     mount = _mounts(tree)
 
@@ -123,7 +125,7 @@ def _zypper_keys(recipe: Recipe, tree: Path) -> Callable[[], None]:
         mount()
         for key in dict.fromkeys(repo.key.replace("$releasever", recipe.suite) for repo in recipe.repos if repo.key):
             argv = ["rpm", "--root", os.fspath(tree), "--import", key]
-            run(argv, timeout=300, act=f"reading the key {key}")
+            run(argv, env=environment, timeout=300, act=f"reading the key {key}")
 
     return before
 

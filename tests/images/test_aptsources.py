@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from images.errors import RecipeInvalid
-from images.sources.aptsources import host_sources, host_suite, mirror_sources, sources_for
+from images.sources.aptsources import (
+    as_copies,
+    host_sources,
+    host_suite,
+    local_sources_out,
+    mirror_sources,
+    sources_for,
+)
 
 
 @pytest.fixture
@@ -61,3 +68,39 @@ def test_mirrors_of_a_recipe() -> None:
 def test_the_suite_of_this_machine(tmp_path: Path) -> None:
     (tmp_path / "os-release").write_text('ID=debian\nVERSION_CODENAME="trixie"\n')
     assert host_suite(tmp_path / "os-release") == "trixie" and host_suite(tmp_path / "none") == ""
+
+
+def test_what_lies_on_the_disk_is_copied_in(tmp_path: Path) -> None:
+    text = mirror_sources(
+        "sid", [f"file:{tmp_path}", f"deb [trusted=yes] file://{tmp_path} ./", "http://m.example/file:x"], []
+    )
+    found = as_copies(text)
+    assert f"Uris: copy:{tmp_path}\n" in found and f"Uris: copy://{tmp_path}\nSuites: ./\nTrusted: yes\n" in found
+    assert "Uris: http://m.example/file:x\n" in found and "file:/t" not in found
+    with pytest.raises(RecipeInvalid, match=f"mirror file:{tmp_path}/none: there is no such directory"):
+        as_copies(mirror_sources("sid", [f"file:{tmp_path}/none"], []))
+
+
+def test_a_key_inside_a_stanza_survives(etc_apt: Path) -> None:
+    text = sources_for("bookworm", "bookworm", host_sources(etc_apt), [])
+    assert as_copies(text).lower() == text.lower()
+
+
+def test_sources_of_this_disk_do_not_stay_in_the_image(tmp_path: Path) -> None:
+    folder = tmp_path / "etc/apt/sources.list.d"
+    folder.mkdir(parents=True)
+    remote = "Types: deb\nUris: http://m.example\nSuites: sid\nComponents: main\n"
+    local = "Types: deb\nUris: copy:/srv/debs\nSuites: ./\n"
+    (folder / "0000gild.sources").write_text(f"{remote}\n{local}")
+    (folder / "only.sources").write_text(local)
+    (folder / "other.sources").write_text(f"# as it was\n{remote}")
+    (folder / "old.list").write_text("# kept\ndeb file:/srv/debs ./\ndeb http://m.example sid main\n")
+    assert local_sources_out(tmp_path) == [
+        "etc/apt/sources.list.d/0000gild.sources",
+        "etc/apt/sources.list.d/old.list",
+        "etc/apt/sources.list.d/only.sources",
+    ]
+    assert (folder / "0000gild.sources").read_text() == remote and not (folder / "only.sources").exists()
+    assert (folder / "other.sources").read_text() == f"# as it was\n{remote}"
+    assert (folder / "old.list").read_text() == "# kept\ndeb http://m.example sid main\n"
+    assert local_sources_out(tmp_path) == []

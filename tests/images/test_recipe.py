@@ -147,7 +147,8 @@ def test_a_script_that_does_not_end_is_ended(bench: Path) -> None:
 
 @needs_root
 def test_a_script_finds_a_running_system_and_starts_no_service(bench: Path) -> None:
-    look = "test -e /proc/self/status\ntest -c /dev/null\ncat /usr/sbin/policy-rc.d > /etc/policy\ntest $SYSTEMD_OFFLINE = 1"
+    look = "test -e /proc/self/status\ntest -c /dev/null\ntest $SYSTEMD_OFFLINE = 1\n"
+    look += "cat /usr/sbin/policy-rc.d > /etc/policy"
     (bench / "look.sh").write_text(f"#!/bin/sh\n{look}\n")
     text = RECIPE.replace("scripts = [", 'scripts = [{ file = "look.sh" }, ')
     store = Store(bench / "store")
