@@ -8,6 +8,7 @@ from pathlib import Path
 
 from images.checks.check import MAX_FOUND
 from images.strip import inside, strip_tree
+from tests.images.systems import put
 from tests.images.tinytree import tiny_tree
 
 
@@ -29,6 +30,27 @@ def test_identities_go_and_are_named(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tree / "etc/systemd/network").iterdir()) == ["20-choice.link", "99-default.link"]
     assert list((tree / "etc/ssh").iterdir()) == []
     assert found["LVM devices file"].found == () and found["LVM devices file"].fix == ""
+
+
+def test_what_belongs_to_one_machine_goes_and_its_neighbours_stay(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path / "tree")
+    gone = (
+        "etc/initramfs-tools/conf.d/resume",
+        "etc/udev/rules.d/75-gild-net.rules",
+        "etc/systemd/network/10-gild-lan0.network",
+        "etc/nvme/hostnqn",
+        "etc/hostid",
+        "etc/zfs/zpool.cache",
+        "etc/lvm/devices/system.devices",
+        "etc/pki/consumer/key.pem",
+        "var/lib/YaST2/reconfig_system",
+    )
+    kept = ("etc/udev/rules.d/80-own.rules", "etc/systemd/network/20-own.network", "etc/pki/tls/cert.pem")
+    for path in (*gone, *kept):
+        put(tree, path, "x")
+    found = {path for check in strip_tree(tree) for path in check.found}
+    assert set(gone) <= found and not any((tree / path).exists() for path in gone)
+    assert all((tree / path).exists() for path in kept)
 
 
 def test_mount_points_are_made_and_emptied(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from images.checks import boot
-from images.checks.menus import Entry, entries, place
+from images.checks.menus import entries
 from images.tree import Tree
 from tests.images import trees
 from tests.images.checks.looked import UUID, look
@@ -79,43 +79,6 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert look(boot.menu, root)[LOST].found[0] == "boot/grub/grub.cfg: /boot/vmlinuz-5.10"
     config.write_text(whole.replace(KERNEL, "5.10") + whole)
     assert look(boot.menu, root)[LOST].severity == "error"
-
-
-def test_entries_of_the_boot_loader_specification_and_extlinux(tmp_path: Path) -> None:
-    put(
-        tmp_path,
-        "boot/loader/entries/a.conf",
-        "title x\nlinux /vmlinuz-1\ninitrd /i $tuned_initrd\noptions $kernelopts a\n",
-    )
-    put(tmp_path, "boot/loader/entries/b.conf", "title no kernel\n")
-    put(tmp_path, "boot/grub2/grubenv", "# GRUB Environment Block\nkernelopts=root=/dev/sda1 ro\n" + "#" * 900)
-    text = "DEFAULT menu.c32\nLABEL lts\n  LINUX vmlinuz-lts\n  INITRD a,b\n  APPEND root=UUID=1 x\n"
-    put(
-        tmp_path,
-        "boot/extlinux.conf",
-        text + "LABEL old\n  KERNEL /v\n  APPEND initrd=/i root=/dev/sda\nLABEL m\n KERNEL m.c32\n",
-    )
-    assert entries(Tree(str(tmp_path))) == [
-        Entry("boot/loader/entries/a.conf", "/vmlinuz-1", ("/i", "$tuned_initrd"), ("root=/dev/sda1", "ro", "a")),
-        Entry("boot/extlinux.conf", "vmlinuz-lts", ("a", "b"), ("root=UUID=1", "x")),
-        Entry("boot/extlinux.conf", "/v", ("/i",), ("initrd=/i", "root=/dev/sda")),
-    ]
-    put(tmp_path, "boot/vmlinuz-1", "x")
-    tree = Tree(str(tmp_path))
-    assert place(tree, "(hd0,gpt4)/vmlinuz-1") == "boot/vmlinuz-1" == place(tree, "${root}/boot/vmlinuz-1")
-    assert place(tree, "$x/vmlinuz-1") == "?" and place(tree, "/../../../etc/passwd") == ""
-
-
-@pytest.mark.parametrize("name", [name for name, system in SYSTEMS.items() if system.all("boot")])
-def test_the_menus_of_every_distribution_are_read(tmp_path: Path, name: str) -> None:
-    system = SYSTEMS[name]
-    root = system.build(tmp_path / "root")
-    found = entries(Tree(str(root)))
-    wanted = " ".join(system.all("boot")[0]).split()
-    configured = [words for words in wanted[2:] if words.startswith("root=")]
-    if configured:  # the others have no menu that GRUB reads, and start the newest kernel
-        started = [entry for entry in found if configured[0] in entry.words]
-        assert any(place(Tree(str(root)), entry.kernel) == wanted[0] for entry in started)
 
 
 def test_loaders_for_uefi_and_the_serial_console(tmp_path: Path) -> None:
