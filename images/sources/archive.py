@@ -19,6 +19,7 @@ from typing import BinaryIO
 from images.errors import SourceInvalid
 from images.sources import sparse
 from images.sources.compressed import PIECE, Readable
+from images.sources.names import show
 from images.sources.pax import MAX_PAX, Pax, read_pax
 
 BLOCK = 512
@@ -69,11 +70,6 @@ class Member:
     def shown(self) -> str:
         """The name for a message."""
         return show(self.name)
-
-
-def show(name: str) -> str:
-    """A name out of an archive for a message: one line, not too long."""
-    return repr(name if len(name) <= 200 else name[:200] + "...")
 
 
 class Archive:

@@ -12,14 +12,15 @@ from images.errors import SourceInvalid
 from images.ext4 import tree_size
 from images.manifest import Manifest
 from images.options import Options
+from images.sources.space import Space
 from images.store import Store
 from images.treesync import sync_tree
 
 
 def import_directory(store: Store, name: str, path: Path, options: Options) -> Manifest:
     """Publish the tree at `path` as the next version of `name`. The directory itself is only read: the tree is copied
-    first, one filesystem only, so what is mounted inside it comes out empty. Needs root.
-    Raises SourceInvalid, Busy, NoSpace, CommandFailed."""
+    first, one filesystem only, so what is mounted inside it comes out empty. NoSpace before the copy if the disk is too
+    small for it. Needs root. Raises SourceInvalid, Busy, NoSpace, CommandFailed."""
     root = Path(path)
     if not root.is_dir():
         raise SourceInvalid(f"{path} is not a directory")
@@ -32,7 +33,10 @@ def import_directory(store: Store, name: str, path: Path, options: Options) -> M
 
     def fill(tree: Path) -> dict[str, Any]:
         with disk_errors(f"copying {path}"):
-            entries = tree_size(root).inodes
+            size = tree_size(root)
+            entries = size.inodes
+            # Better said now than after half an hour of copying.
+            Space(tree).take(size.bytes, os.fspath(path))
             options.tell("copy", 0, entries)
             sync_tree(root, tree, lambda done: options.tell("copy", min(done, entries), entries))
         return {"kind": "directory", "path": os.fspath(root.resolve())}

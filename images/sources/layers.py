@@ -9,8 +9,9 @@ from pathlib import Path
 
 from images.errors import SourceInvalid
 from images.sources.archive import Archive, Member
+from images.sources.names import clean
 from images.sources.space import Space
-from images.sources.unpack import Unpacker, clean, member_errors
+from images.sources.unpack import Unpacker, member_errors
 from images.tree import Tree
 
 WHITEOUT = ".wh."

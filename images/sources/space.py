@@ -32,11 +32,11 @@ class Space:
         self._inodes -= 1
         self._since += taken + BLOCK
         if self._left < 0:
-            raise NoSpace(f"unpacking {shown}: it needs more room than the disk has", HINT)
+            raise NoSpace(f"taking in {shown}: it needs more room than the disk has", HINT)
         if self._inodes < 0:
-            raise NoSpace(f"unpacking {shown}: the disk has no room for more files", HINT)
+            raise NoSpace(f"taking in {shown}: the disk has no room for more files", HINT)
         if self._since > STEP:
             self._since = 0
             status = os.statvfs(self._at)
             if status.f_bavail * status.f_frsize < RESERVE:
-                raise NoSpace(f"unpacking {shown}: the disk is full but for {RESERVE >> 20} MiB", HINT)
+                raise NoSpace(f"taking in {shown}: the disk is full but for {RESERVE >> 20} MiB", HINT)

@@ -13,14 +13,13 @@ from pathlib import Path
 from images.errors import ImageError, NoSpace, SourceInvalid
 from images.ext4 import EPOCH
 from images.sources.acl import encode_acl, read_ids
-from images.sources.archive import Archive, Member, show
+from images.sources.archive import Archive, Member
+from images.sources.names import clean, show
 from images.sources.pax import MAX_ATTRIBUTE
 from images.sources.space import Space
 from images.tree import Tree, TreeInvalid
 
 MAX_MEMBERS = 5_000_000
-MAX_PATH = 3072  # bytes; PATH_MAX is 4096, with the path of the store before it
-MAX_DEPTH = 256  # of nested directories; no system has 50
 # The login records of user 4294967294 make lastlog 1.2 TB long, nearly all of it a hole (292 bytes a user, lastlog(8)).
 MAX_HOLES = 2 << 40  # bytes in all
 MAX_LATER = 256 << 20  # bytes of what is remembered until the end
@@ -36,7 +35,7 @@ TIMES = -(1 << 31), (1 << 34) - (1 << 31) - 1  # what an ext4 inode can hold (Do
 # What the kernel says of a name, an attribute or a file that no filesystem takes.
 IMPOSSIBLE = frozenset(
     (errno.EINVAL, errno.ENAMETOOLONG, errno.E2BIG, errno.ERANGE, errno.EFBIG, errno.EPERM, errno.EACCES,
-     errno.EOVERFLOW, errno.EILSEQ, errno.EMLINK, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+     errno.EOVERFLOW, errno.EILSEQ, errno.EMLINK, errno.ENOTDIR, errno.ENOENT, errno.EISDIR, errno.ELOOP)
 )  # fmt: skip
 
 
@@ -296,19 +295,6 @@ def member_errors(member: Member) -> Iterator[None]:
         if error.errno in IMPOSSIBLE:
             raise SourceInvalid(f"archive member {member.shown} cannot be: {error.strerror}") from None
         raise ImageError(f"unpacking {member.shown}: {error.strerror or error}") from error
-
-
-def clean(name: str) -> str:
-    """A member's path without leading "/" and "./"; raises SourceInvalid for one that leads out of the tree."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    joined = "/".join(parts)
-    if ".." in parts or "\0" in name:
-        raise SourceInvalid(f"archive member {show(name)} leads out of the tree")
-    if len(os.fsencode(joined)) > MAX_PATH or any(len(part) > 255 or len(os.fsencode(part)) > 255 for part in parts):
-        raise SourceInvalid(f"archive member {show(name)} has an impossible name")
-    if len(parts) > MAX_DEPTH:
-        raise SourceInvalid(f"archive member {show(name)} is nested more than {MAX_DEPTH} directories deep")
-    return joined
 
 
 def _text(tree: Tree, name: str) -> str:
