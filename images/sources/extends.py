@@ -96,12 +96,15 @@ def _read(
 
 def _find(extends: str, folder: Path, shipped: dict[str, str], at: str) -> tuple[str, str]:
     """What tells the recipe from others, and its text."""
+    if not extends or not extends.isprintable():
+        raise RecipeInvalid(f"{at}: is not a name", f"{', '.join(shipped)}; or ./x.toml")
     if "/" not in extends and not extends.endswith(".toml"):
         if extends not in shipped:
             raise RecipeInvalid(f"{at}: no recipe of that name comes with gild", f"{', '.join(shipped)}; or ./x.toml")
         return f"shipped {extends}", shipped[extends]
-    path = os.path.realpath(folder / extends)
+    path = os.fspath(folder / extends)
     try:
+        path = os.path.realpath(path)
         with open(path, encoding="utf-8") as file:
             return path, file.read(1 << 21)
     except (OSError, UnicodeDecodeError, ValueError) as error:

@@ -30,6 +30,8 @@ class Speech:
     step: re.Pattern[str]
     count: re.Pattern[str]
     steps: int = 1
+    # What it says of a source that cannot be used, where it goes on without it and then misses packages.
+    refused: re.Pattern[str] | None = None
 
 
 def install(
@@ -46,6 +48,7 @@ def install(
     nobody who clears the tree after a failure finds the head's /dev in there. `before` runs in that namespace first.
     Raises RecipeInvalid naming packages that are not known, NoSpace, CommandFailed, KeyboardInterrupt."""
     unknown: list[str] = []
+    refused: list[str] = []
     full = False
     done = expected = 0
 
@@ -55,6 +58,8 @@ def install(
             nonlocal done, expected, full
             interrupts.check()
             full = full or bool(FULL.search(text))
+            if speech.refused and speech.refused.search(text) and len(refused) < MAX_NAMES:
+                refused.append("".join(c if c.isprintable() else "?" for c in text.strip())[:300])
             if match := speech.unknown.search(text):
                 unknown.extend(name for name in match.groups() if name and len(unknown) < MAX_NAMES)
             elif match := speech.count.search(text):
@@ -74,6 +79,11 @@ def install(
         except CommandFailed:
             if full or _free(tree) < SPARE:
                 raise NoSpace(f"{act}: the disk is full", "free some space, or gild image gc") from None
+            if refused:
+                said = " | ".join(dict.fromkeys(refused[:3]))
+                raise CommandFailed(
+                    f"{act}: {said}", "is it the right repository, and the key it is signed with?"
+                ) from None
             if unknown:
                 names = ", ".join(dict.fromkeys(unknown))
                 raise RecipeInvalid(

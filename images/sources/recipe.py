@@ -36,7 +36,7 @@ def shipped_recipes() -> dict[str, str]:
 def read_recipe(text: str, *, base: Path | None = None, sets_dirs: Sequence[Path] = ()) -> Recipe:
     """A recipe as it will be built: with what it extends, and with its sets. Raises RecipeInvalid."""
     chain, known = resolved(text, base or Path(), shipped_recipes()), known_sets(sets_dirs)
-    return with_sets(chain.recipe, known, chain.brought)
+    return with_sets(chain.recipe, known, chain.brought, text)
 
 
 def build_recipe(
@@ -56,11 +56,11 @@ def build_recipe(
     root. Raises RecipeInvalid, ToolMissing, CommandFailed, Busy, NoSpace; nothing is then left of it."""
     options = options or Options()
     chain, known = resolved(recipe_text, base or Path(), shipped_recipes()), known_sets(sets_dirs)
-    recipe = with_sets(chain.recipe, known, chain.brought)
+    recipe = with_sets(chain.recipe, known, chain.brought, recipe_text)
     lineage = name or recipe.name
     if not lineage:
         raise RecipeInvalid("the recipe has no name", 'write name = "compute", or give one')
-    _require(recipe)
+    recipe = _require(recipe)
     what = gather(recipe, lineage)
     act = f"building {lineage}"
 
@@ -75,26 +75,27 @@ def build_recipe(
     return working.from_tree(store, lineage, fill, told, latest=EPOCH)
 
 
-def _require(recipe: Recipe) -> None:
-    """What can be known to be missing before anything is touched."""
+def _require(recipe: Recipe) -> Recipe:
+    """What can be known to be missing before anything is touched; gives the recipe with the suite it will have."""
     if recipe.family == "debian":
         debianbuild.require()
-        debianbuild.sources(recipe)
+        recipe = replace(recipe, suite=debianbuild.sources(recipe)[0])
     else:
         rpmbuild.require(recipe.family)
         rpmbuild.check(recipe)
     if os.geteuid() != 0:
         raise CommandFailed("building a recipe makes files of many owners", "run this as root")
+    return recipe
 
 
 def _said(text: str, chain: Chain, recipe: Recipe, known: dict[str, Set]) -> dict[str, Any]:
     """What the manifest says of where the version comes from."""
     said: dict[str, Any] = {"kind": "recipe", "recipe": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    said["family"] = recipe.family
+    said |= {"family": recipe.family, "suite": recipe.suite}
     if chain.bases:
         said["extends"] = {name: hashlib.sha256(base.encode()).hexdigest() for name, base in chain.bases.items()}
     if recipe.sets:
-        said["sets"] = {name: known[name].origin or "gild" for name in recipe.sets}
+        said["sets"] = {name: "site" if known[name].origin else "gild" for name in recipe.sets}
     if recipe.layout:
         said["layout"] = [dict(part) for part in recipe.layout]
     return said

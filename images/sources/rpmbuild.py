@@ -35,6 +35,7 @@ ZYPPER = Speech(
     unknown=re.compile(r"No provider of '(\S+)' found|Package '(\S+)' not found|'(\S+)' not found in package names"),
     step=re.compile(r"^\(\s*\d+/\d+\) Installing: "),
     count=re.compile(r"^(\d+) new packages? to install|(\d+) new packages?[ ,]"),
+    refused=re.compile(r"Signature verification failed|Valid metadata not found|Skipping repository"),
 )
 ZYPP_REPOS = "etc/zypp/repos.d"
 # Device numbers: Documentation/admin-guide/devices.txt of the kernel. A scriptlet that finds no /dev/null makes a file

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import pkgutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,27 +134,34 @@ def parse_set(name: str, text: str, *, origin: str = "", folder: Path | None = N
     )
 
 
-def with_sets(recipe: Recipe, known: Mapping[str, Set], brought: frozenset[str] = frozenset()) -> Recipe:
+def with_sets(
+    recipe: Recipe, known: Mapping[str, Set], brought: frozenset[str] = frozenset(), text: str = ""
+) -> Recipe:
     """The recipe with what its sets bring: packages, units and files of its own count more, its scripts run last.
-    `brought` are packages that recipes named; one that is taken away must be among them or in a set.
+    `brought` are packages that recipes named; one that is taken away must be among them or in a set. `text` is the
+    recipe's, for the lines in errors.
     Raises RecipeInvalid for a set that is unknown, has nothing for the family, or conflicts with another one."""
     word = WORDS[recipe.family]
-    chosen = [_chosen(name, known) for name in recipe.sets]
+    chosen = [_chosen(name, known, text) for name in recipe.sets]
     for one in chosen:
         if word not in one.packages:
             raise RecipeInvalid(
-                f"set {one.name} has no packages for family {recipe.family}",
+                f"{_at(one.name, text)}: set {one.name} has no packages for family {recipe.family}",
                 one.missing.get(word, "write them into packages, with a mirror that has them"),
             )
         for other in chosen:
             if other.name != one.name and (other.name in one.conflicts or one.name in other.conflicts):
-                raise RecipeInvalid(f"the sets {one.name} and {other.name} cannot be in one system", "choose one")
+                raise RecipeInvalid(
+                    f"{_at(one.name, text)}: the sets {one.name} and {other.name} cannot be in one system", "choose one"
+                )
     packages = dict.fromkeys(recipe.packages)
     for one in chosen:
         packages |= dict.fromkeys(one.packages[word])
     for name in recipe.without:
         if name not in brought and name not in packages:
-            raise RecipeInvalid(f'recipe: packages: "-{name}" takes away what nothing brings', "check the spelling")
+            raise RecipeInvalid(
+                f'{_at(f"-{name}", text)}: packages: "-{name}" takes away what nothing brings', "check the spelling"
+            )
     files = {file.path: file for one in chosen for file in one.files} | {file.path: file for file in recipe.files}
     enable = [unit for one in chosen for unit in one.enable.get(word, ()) if unit not in recipe.disable]
     return replace(
@@ -166,16 +174,30 @@ def with_sets(recipe: Recipe, known: Mapping[str, Set], brought: frozenset[str] 
     )
 
 
-def _chosen(name: str, known: Mapping[str, Set]) -> Set:
+def _chosen(name: str, known: Mapping[str, Set], text: str) -> Set:
     if name in known:
         return known[name]
     kind, _, value = name.partition("-")
     if kind in ("mpi", "scheduler"):
         words = [other.partition("-")[2] for other in known if other.startswith(f"{kind}-")]
-        raise RecipeInvalid(f"recipe: {kind} = {value!r} is not known", f"one of {', '.join([*words, 'none'])}")
+        raise RecipeInvalid(
+            f"{_at(name, text)}: {kind} {value!r} is not known", f"one of {', '.join([*words, 'none'])}"
+        )
     near = difflib.get_close_matches(name, known, 1)
     raise RecipeInvalid(
-        f"recipe: there is no set {name!r}", f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        f"{_at(name, text)}: there is no set {name!r}",
+        f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}",
+    )
+
+
+def _at(word: str, text: str) -> str:
+    """The line of the recipe that has the word, or the choice it comes from; a recipe below may have it instead."""
+    kind, _, value = word.partition("-")
+    where = Where(text=text)
+    if f'"{word}"' in text or f"'{word}'" in text:
+        return where.value(word, "sets")
+    return (
+        where.key(kind) if re.search(rf"""(?m)^\s*{re.escape(kind)}\s*=\s*["']{re.escape(value)}""", text) else "recipe"
     )
 
 

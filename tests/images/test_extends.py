@@ -94,6 +94,7 @@ def test_a_long_chain_is_refused(tmp_path: Path) -> None:
         ('extends = "./none.toml"\n', "cannot be read: No such file"),
         ('extends = "base"\nfamily = "dnf"\n', "line 2: the recipe it extends is for debian"),
         ('extends = "bad"\n', "recipe bad, line 2: unknown key 'packges'"),
+        ('extends = "./a\\nb.toml"\n', "extends './a\\nb.toml': is not a name"),
         ("extends = 5\n", "line 1: extends must be a text"),
         ('extends = "rpm"\nmirror = "http://x"\n', "line 2: mirror means nothing for family dnf"),
     ],

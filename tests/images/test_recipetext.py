@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.errors import RecipeInvalid
-from images.sources.recipetables import Script
-from images.sources.recipetext import parse_recipe
+from images.sources.recipelines import Where
+from images.sources.recipetables import FILE_KEYS, PART_KEYS, REPO_KEYS, USER_KEYS, Script
+from images.sources.recipetext import KEYS, checked, parse_recipe, recipe_of
 from tests.images.keys import KEY
 
 GOOD = """name = "compute"
@@ -170,3 +171,20 @@ def test_any_text_is_a_recipe_or_one_error(text: str) -> None:
         tomllib.loads(text)
     except RecipeInvalid as error:
         assert "\n" not in error.message
+
+
+texts = st.sampled_from(["", "x", "/x", "debian", "dnf", "rest", "0644", "-x", "a.service", "/", "ext4", "\x00", KEY])
+names = st.sampled_from([*FILE_KEYS, *USER_KEYS, *REPO_KEYS, *PART_KEYS, "text", "file", "limit", "/etc/x", "x"])
+values = st.recursive(
+    texts | st.integers(-2, 2**40) | st.booleans() | st.floats() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*KEYS, "x"]), values, max_size=5))
+def test_any_values_are_a_recipe_or_one_error(body: dict[str, object]) -> None:
+    try:
+        recipe_of(checked(body, Where()))
+    except RecipeInvalid as error:
+        assert "\n" not in error.message and "\x00" not in error.message

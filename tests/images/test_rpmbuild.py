@@ -120,6 +120,12 @@ def test_the_nodes_keep_no_repository_of_the_heads_disk(bench: Path, tmp_path: P
         ),
         (ZYPPER, "Package 'kernle' not found.", RecipeInvalid, "no package kernle"),
         (ZYPPER, "No provider of 'kernle' found.", RecipeInvalid, "no package kernle"),
+        (
+            ZYPPER,
+            " - Signature verification failed for repomd.xml\\nNo provider of 'kernel' found.",
+            CommandFailed,
+            "Signature verification failed for repomd.xml .is it the right repository",
+        ),
         (DNF, "At least 300MB more space needed on the / filesystem.", NoSpace, "the disk is full"),
         (DNF, "Error: Curl error (6): no such host", CommandFailed, "no such host"),
     ],

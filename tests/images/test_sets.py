@@ -41,7 +41,6 @@ def test_the_shipped_sets_are_all_known_and_say_what_they_are() -> None:
 def test_the_archive_of_debian_has_every_package() -> None:
     names = {name for one in known_sets().values() for name in one.packages.get("debian", ())}
     said = subprocess.run(["apt-cache", "policy", *sorted(names)], capture_output=True, text=True).stdout
-    found = dict(block.split("\n", 1) for block in said.replace("\n  ", " ").split("\n") if "\n" in block)
     found = {line.split(":")[0]: line for line in said.replace("\n  ", " ").splitlines()}
     if "Candidate" not in found.get("chrony", "") or "Candidate: (none)" in found["chrony"]:
         pytest.skip("this machine has no lists of Debian's packages")
@@ -72,9 +71,12 @@ def test_what_a_set_brings_gives_way_to_the_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('sets = ["nfs-clint"]', "there is no set 'nfs-clint' (did you mean 'nfs-client'?)"),
-        ('mpi = "openmp"', "mpi = 'openmp' is not known (one of mpich, openmpi, none)"),
-        ('scheduler = "pbs"', "no packages for family debian (no PBS is in Debian 12"),
+        (
+            'cmdline = ""\nsets = ["nfs-clint"]',
+            "recipe, line 2: there is no set 'nfs-clint' (did you mean 'nfs-client'?)",
+        ),
+        ('mpi = "openmp"', "recipe, line 1: mpi 'openmp' is not known (one of mpich, openmpi, none)"),
+        ('scheduler = "pbs"', "line 1: set scheduler-pbs has no packages for family debian (no PBS is in Debian 12"),
         ('scheduler = "gridengine"\nfamily = "dnf"', "no packages for family dnf (not in Fedora"),
         ('mpi = "openmpi"\nsets = ["mpi-mpich"]', "the sets mpi-mpich and mpi-openmpi cannot be in one system"),
         ('packages = ["-vmi"]', '"-vmi" takes away what nothing brings'),
@@ -82,7 +84,7 @@ def test_what_a_set_brings_gives_way_to_the_recipe(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_chosen(text: str, message: str) -> None:
     with pytest.raises(RecipeInvalid) as failure:
-        with_sets(parse_recipe(text), known_sets())
+        with_sets(parse_recipe(text), known_sets(), text=text)
     assert message in str(failure.value)
 
 
