@@ -75,16 +75,25 @@ def furnish(tree: Path, recipe: Recipe, what: Furnishing, act: str, tell: Progre
 
 
 def _units(tree: Path, inside: Tree, recipe: Recipe, act: str) -> None:
-    for verb, units in (("enable", recipe.enable), ("disable", recipe.disable)):
-        for unit in units:
-            name, at, rest = unit.partition("@")
-            template = f"{name}@.{rest.rpartition('.')[2]}" if at else unit
-            if not inits.unit_path(inside, unit) and not inits.unit_path(inside, template):
-                raise RecipeInvalid(f"{act}: {verb}: the system has no unit {unit}", "add the package that brings it")
-        if units:
-            within(
-                tree, ["systemctl", verb, "--", *units], act=f"{act}: {verb}", env=_environment(), timeout=UNITS_LIMIT
+    for unit in recipe.enable:
+        if not _real(inside, unit):
+            raise RecipeInvalid(
+                f"{act}: enable: the system has no unit {unit}",
+                "add the package that brings it; what a set enables, disable = [...] takes back",
             )
+    for verb, units in (("enable", recipe.enable), ("disable", recipe.disable)):
+        names = [name for unit in units if (name := _real(inside, unit))]
+        if names:
+            argv = ["systemctl", verb, "--", *dict.fromkeys(names)]
+            within(tree, argv, act=f"{act}: {verb}", env=_environment(), timeout=UNITS_LIMIT)
+
+
+def _real(inside: Tree, unit: str) -> str:
+    """The name of the unit's own file, "" if there is none: systemctl enables nothing by a name that is a link."""
+    name, at, rest = unit.partition("@")
+    if at and inits.unit_path(inside, f"{name}@.{rest.rpartition('.')[2]}"):
+        return unit
+    return inside.resolve(inits.unit_path(inside, unit)).rpartition("/")[2]
 
 
 def _run(tree: Path, inside: Tree, script: Script, text: str, act: str) -> None:

@@ -59,7 +59,8 @@ def test_units_are_enabled_with_the_systems_own_tool(tmp_path: Path) -> None:
     put(tree, "usr/bin/systemctl", SYSTEMCTL, 0o755)
     for unit in ("a.service", "b@.service", "c.timer"):
         put(tree, f"usr/lib/systemd/system/{unit}", "[Unit]\n")
-    put_in(tree, Recipe(enable=("a.service", "b@one.service"), disable=("c.timer",)))
+    (tree / "usr/lib/systemd/system/old-a.service").symlink_to("a.service")
+    put_in(tree, Recipe(enable=("old-a.service", "b@one.service", "a.service"), disable=("c.timer", "none.timer")))
     assert (tree / "etc/systemctl").read_text() == "enable -- a.service b@one.service\ndisable -- c.timer\n"
     with pytest.raises(RecipeInvalid, match=r"enable: the system has no unit none\.service"):
         put_in(tree, Recipe(enable=("none.service",)))

@@ -174,6 +174,7 @@ def test_a_full_disk_is_said_and_everything_given_back(
 
 @needs_root
 def test_users_keys_and_templates_reach_the_image(bench: Path) -> None:
+    (Path(os.environ["TREE"]) / "etc/sudoers.d").mkdir()
     text = f"""keys = ["{KEY}"]
 {RECIPE}
 [variables]
@@ -183,6 +184,7 @@ rack = 7
 [[users]]
 name = "anna"
 shell = "/bin/sh"
+sudo = true
 keys = ["{KEY}"]
 [[layout]]
 name = "root"
@@ -191,6 +193,7 @@ mount = "/"
 """
     store = Store(bench / "store")
     manifest = build_recipe(store, text, base=bench)
+    assert "--include=hello,sudo" in (bench / "arguments").read_text()
     assert manifest.source["layout"] == [{"name": "root", "size": "rest", "mount": "/"}]
     found = debugfs(store, "cat /etc/issue", "cat /home/anna/.ssh/authorized_keys", "stat /home/anna/.ssh")
     assert "x in rack 7 $\n" in found and KEY in found and "User:  1000   Group:  1000" in found
