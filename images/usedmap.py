@@ -1,44 +1,34 @@
 """Which bytes of a filesystem image matter: used by the filesystem, held as data, or free.
 
-Three kinds follow from two maps. The filesystem's own block bitmap says what is used; the sparse file says what was
-ever written. Used and written is data; used and a hole must still read as zero on a dirty disk (measured: a 64 MB file
-of zeros read 0xFF after a restore that skipped holes, while e2fsck stayed clean); the rest is free.
-
-Layout of ext4: kernel Documentation/filesystems/ext4/ (super.rst, group_descr.rst, bitmaps.rst), feature bits
-fs/ext4/ext4.h. Everything read from the image is hostile until checked: each count is bounded by the image's size.
+Three kinds follow from two maps. The filesystem's own map says what is used; the sparse file says what was ever
+written. Used and written is data; used and a hole must still read as zero on a dirty disk (measured: a 64 MB file of
+zeros read 0xFF after a restore that skipped holes, while e2fsck stayed clean); the rest is free.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import re
-import struct
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from images.errors import ImageError
+from images.maps.ext4 import ext4_used
+from images.maps.extents import Extent, MapUnreadable, Read, gaps, overlap
+from images.maps.fat import fat_used
+from images.maps.ntfs import ntfs_used
+from images.maps.xfs import xfs_used
 
-Extent = tuple[int, int]  # start, length in bytes
+__all__ = ["Extent", "MapUnreadable", "UsedMap", "data_extents", "gaps", "overlap", "used_map"]
 
-MAX_GROUPS = 1 << 20  # block groups; 128 TiB at the usual 128 MiB a group, 64 MB of descriptors
-MAX_EXTENTS = 1 << 22  # of a sparse file; a file with more holes is read as one stretch of data
-
-EXT4_MAGIC = 0xEF53
-RECOVER, JOURNAL_DEV, META_BG, SIXTYFOUR_BIT = 0x4, 0x8, 0x10, 0x80
-INCOMPAT_KNOWN = (
-    0x2 | 0x40 | SIXTYFOUR_BIT | 0x100 | 0x200 | 0x400 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000
-)
-SPARSE_SUPER, GDT_CSUM, BIGALLOC, METADATA_CSUM = 0x1, 0x10, 0x200, 0x400
-RO_COMPAT_KNOWN = 0x1FFFF & ~BIGALLOC
-RESIZE_INODE, SPARSE_SUPER2 = 0x10, 0x200
-BLOCK_UNINIT = 0x2
-
-Read = Callable[[int, int], bytes]
-
-
-class MapUnreadable(ImageError):
-    """The filesystem's own map of used blocks cannot be read; all of the image must then count as used."""
+MAX_DATA = 1 << 22  # stretches of a sparse file; a file with more holes is read as one stretch of data
+READERS: dict[str, Callable[[Read, int], list[Extent]]] = {
+    "ext2": ext4_used,
+    "ext3": ext4_used,
+    "ext4": ext4_used,
+    "vfat": fat_used,
+    "xfs": xfs_used,
+    "ntfs": ntfs_used,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,215 +46,35 @@ class UsedMap:
         return sum(length for _, length in self.extents)
 
 
-def used_map(fd: int, size: int, fs: str) -> UsedMap:
-    """The used map of an image of `size` bytes open at `fd`. `fs` is the filesystem's name; all but ext2, ext3 and
-    ext4, and those this reader does not understand, give one stretch over everything: always right, only slower."""
-    if fs not in ("ext2", "ext3", "ext4"):
+def used_map(fd: int, size: int, fs: str, offset: int = 0) -> UsedMap:
+    """The used map of the filesystem `fs` in the `size` bytes from `offset` on of an open file or disk; its stretches
+    count from there. What has no reader (btrfs: its map is a tree over several trees; swap, a whole disk, whatever is
+    not known) and what a reader does not trust give one stretch over everything: always right, only slower."""
+    reader = READERS.get(fs)
+    if reader is None:
         return UsedMap(((0, size),), known=False, why=f"{fs} has no map reader")
     try:
-        return UsedMap(tuple(ext4_used(lambda offset, length: os.pread(fd, length, offset), size)))
+        return UsedMap(tuple(reader(lambda at, length: os.pread(fd, length, offset + at), size)))
     except MapUnreadable as error:
         return UsedMap(((0, size),), known=False, why=error.message)
 
 
 def data_extents(fd: int, size: int) -> list[Extent]:
-    """Stretches of the file that are not holes (SEEK_DATA), in bytes, clipped to `size`. A filesystem without holes
-    gives one stretch. The file offset of `fd` is moved."""
+    """Stretches of the file that are not holes (SEEK_DATA), in bytes, clipped to `size`. A filesystem without holes,
+    and a disk, give one stretch. The file offset of `fd` is moved."""
     extents: list[Extent] = []
     at = 0
     while at < size:
-        if len(extents) >= MAX_EXTENTS:
+        if len(extents) >= MAX_DATA:
             return [*extents, (at, size - at)]
         try:
             start = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError:  # ENXIO: no data behind `at`
-            break
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data behind `at`
+                break
+            return [*extents, (at, size - at)]  # EINVAL: a block device has no holes to tell of
         if start >= size:
             break
         at = os.lseek(fd, start, os.SEEK_HOLE)
         extents.append((start, min(at, size) - start))
     return extents
-
-
-def overlap(extents: tuple[Extent, ...] | list[Extent], start: int, length: int) -> list[Extent]:
-    """The parts of sorted, disjoint `extents` inside [start, start + length), absolute, in bytes."""
-    end, found = start + length, []
-    at = max(0, bisect_right(extents, (start, 1 << 63)) - 1)
-    for index in range(at, len(extents)):
-        begin, count = extents[index]
-        if begin >= end:
-            break
-        low, high = max(begin, start), min(begin + count, end)
-        if low < high:
-            found.append((low, high - low))
-    return found
-
-
-def gaps(extents: tuple[Extent, ...] | list[Extent], start: int, length: int) -> list[Extent]:
-    """What `overlap` leaves out: the free parts of [start, start + length), absolute, in bytes."""
-    found, at = [], start
-    for begin, count in overlap(extents, start, length):
-        if begin > at:
-            found.append((at, begin - at))
-        at = begin + count
-    if at < start + length:
-        found.append((at, start + length - at))
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Super:
-    block: int  # bytes of a block
-    blocks: int
-    first: int  # first data block: 1 where a block is 1 KiB
-    per_group: int
-    groups: int
-    descriptor: int  # bytes of a group descriptor
-    table: int  # blocks of one inode table
-    reserved: int  # blocks kept for a growing descriptor table
-    backups: tuple[int, int] | None
-    sparse: bool
-    lazy: bool  # BLOCK_UNINIT has a meaning
-
-
-def ext4_used(read: Read, size: int) -> list[Extent]:
-    """Used stretches of an ext2/3/4 filesystem in bytes, sorted; `read(offset, length)` gives bytes of the image and
-    `size` is the image's. Raises MapUnreadable for what it does not understand (bigalloc, meta_bg, an unknown feature,
-    a journal that waits for recovery) and for anything inconsistent; nothing else."""
-    sb = _super(_exact(read, 1024, 1024, size), size)
-    gdt = _exact(read, (sb.first + 1) * sb.block, sb.groups * sb.descriptor, size)
-    places = [_places(gdt, group, sb) for group in range(sb.groups)]
-    meta = _merge(
-        sorted(
-            stretch
-            for bitmap, inodes, table, _, _ in places
-            for stretch in ((bitmap, 1), (inodes, 1), (table, sb.table))
-        )
-    )
-    extents: list[Extent] = [(0, sb.first * sb.block)] if sb.first else []
-    for group, (bitmap, _, _, flags, free) in enumerate(places):
-        start = sb.first + group * sb.per_group
-        count = min(sb.per_group, sb.blocks - start)
-        if flags & BLOCK_UNINIT and sb.lazy:
-            used = _uninitialised(group, start, count, meta, sb)
-        else:
-            used = _bits(_exact(read, bitmap * sb.block, sb.block, size), start, count)
-            taken = sum(length for _, length in used)
-            if count - taken != free:
-                raise MapUnreadable(
-                    f"ext4 group {group} has {count - taken} free blocks in its bitmap, {free} by its descriptor"
-                )
-        for begin, length in used:
-            byte, extent = begin * sb.block, length * sb.block
-            if extents and extents[-1][0] + extents[-1][1] == byte:
-                extents[-1] = (extents[-1][0], extents[-1][1] + extent)
-            else:
-                extents.append((byte, extent))
-    return extents
-
-
-def _super(sb: bytes, size: int) -> _Super:
-    if struct.unpack_from("<H", sb, 56)[0] != EXT4_MAGIC:
-        raise MapUnreadable("no ext4 superblock")
-    blocks, first, log_block = struct.unpack_from("<I", sb, 4)[0], *struct.unpack_from("<II", sb, 20)
-    per_group, inodes_per_group = struct.unpack_from("<I", sb, 32)[0], struct.unpack_from("<I", sb, 40)[0]
-    compat, incompat, ro_compat = struct.unpack_from("<III", sb, 92)
-    if incompat & ~INCOMPAT_KNOWN or ro_compat & ~RO_COMPAT_KNOWN:
-        raise MapUnreadable(
-            f"ext4 features {incompat & ~INCOMPAT_KNOWN:#x}/{ro_compat & ~RO_COMPAT_KNOWN:#x} are not read here"
-        )
-    inode = struct.unpack_from("<H", sb, 88)[0] if struct.unpack_from("<I", sb, 76)[0] else 128
-    descriptor = 32
-    if incompat & SIXTYFOUR_BIT:
-        descriptor = struct.unpack_from("<H", sb, 254)[0]
-        blocks |= struct.unpack_from("<I", sb, 336)[0] << 32
-    if log_block > 6 or descriptor not in (32, 64) or inode not in (128, 256, 512, 1024, 2048, 4096):
-        raise MapUnreadable(
-            f"ext4 superblock has block size 1024 << {log_block}, descriptors of {descriptor}, inodes of {inode}"
-        )
-    block = 1024 << log_block
-    if first != (1 if block == 1024 else 0) or not first < blocks <= size // block:
-        raise MapUnreadable(f"ext4 superblock says {blocks} blocks from {first}, the image holds {size // block}")
-    if not 256 <= per_group <= 8 * block or not 0 < inodes_per_group <= 8 * block:
-        raise MapUnreadable(f"ext4 superblock says {per_group} blocks and {inodes_per_group} inodes a group")
-    groups = -(-(blocks - first) // per_group)
-    if groups > MAX_GROUPS:
-        raise MapUnreadable(f"ext4 superblock says {groups} groups, more than {MAX_GROUPS}")
-    return _Super(
-        block=block,
-        blocks=blocks,
-        first=first,
-        per_group=per_group,
-        groups=groups,
-        descriptor=descriptor,
-        table=-(-inodes_per_group * inode // block),
-        reserved=struct.unpack_from("<H", sb, 206)[0] if compat & RESIZE_INODE else 0,
-        backups=struct.unpack_from("<II", sb, 588) if compat & SPARSE_SUPER2 else None,
-        sparse=bool(ro_compat & SPARSE_SUPER),
-        lazy=bool(ro_compat & (GDT_CSUM | METADATA_CSUM)),
-    )
-
-
-def _places(gdt: bytes, group: int, sb: _Super) -> tuple[int, int, int, int, int]:
-    """Block numbers of block bitmap, inode bitmap and inode table, the flags and the free count of one group."""
-    at = group * sb.descriptor
-    bitmap, inodes, table, free = struct.unpack_from("<IIIH", gdt, at)
-    flags = struct.unpack_from("<H", gdt, at + 18)[0]
-    if sb.descriptor == 64:
-        high = struct.unpack_from("<IIIH", gdt, at + 32)
-        bitmap, inodes, table = bitmap | high[0] << 32, inodes | high[1] << 32, table | high[2] << 32
-        free |= high[3] << 16
-    if max(bitmap + 1, inodes + 1, table + sb.table) > sb.blocks or min(bitmap, inodes, table) <= sb.first:
-        raise MapUnreadable(f"ext4 group {group} keeps its maps outside the filesystem")
-    return bitmap, inodes, table, flags, free
-
-
-def _uninitialised(group: int, start: int, count: int, meta: list[Extent], sb: _Super) -> list[Extent]:
-    """A group whose bitmap was never written: only filesystem metadata in it is used (ext4_init_block_bitmap)."""
-    used = overlap(meta, start, count)
-    if _has_super(group, sb):
-        table = -(-sb.groups * sb.descriptor // sb.block)
-        used.append((start, min(count, 1 + table + sb.reserved)))
-    return _merge(sorted(used))
-
-
-def _has_super(group: int, sb: _Super) -> bool:
-    """Whether a group starts with a copy of the superblock (ext4_bg_has_super)."""
-    if group == 0:
-        return True
-    if sb.backups is not None:
-        return group in sb.backups
-    if group == 1 or not sb.sparse:
-        return True
-    for base in (3, 5, 7):
-        power = base
-        while power < group:
-            power *= base
-        if power == group:
-            return True
-    return False
-
-
-def _bits(bitmap: bytes, start: int, count: int) -> list[Extent]:
-    """Stretches of set bits among the first `count`, as block numbers from `start`."""
-    # A reversed binary literal turns a search over bits into a search over text: 50 us a group instead of 10 ms.
-    text = bin(int.from_bytes(bitmap, "little") | 1 << len(bitmap) * 8)[:2:-1][:count]
-    return [(start + match.start(), match.end() - match.start()) for match in re.finditer("1+", text)]
-
-
-def _merge(stretches: list[Extent]) -> list[Extent]:
-    merged: list[Extent] = []
-    for begin, length in stretches:
-        if merged and begin <= merged[-1][0] + merged[-1][1]:
-            last = merged[-1]
-            merged[-1] = (last[0], max(last[1], begin + length - last[0]))
-        else:
-            merged.append((begin, length))
-    return merged
-
-
-def _exact(read: Read, offset: int, length: int, size: int) -> bytes:
-    data = read(offset, length) if offset + length <= size else b""
-    if len(data) != length:
-        raise MapUnreadable(f"ext4: {length} bytes at {offset} lie outside the image of {size} bytes")
-    return data

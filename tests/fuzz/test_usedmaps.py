@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from images.usedmap import MapUnreadable, ext4_used
+from images.maps.ext4 import ext4_used
+from images.maps.extents import MapUnreadable
 
 CORPUS = Path(__file__).parent / "corpus" / "usedmap"
 SIZE = 8 << 20  # bytes of the image the corpus files are the beginning of; the rest reads as zeros

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images.usedmap import MapUnreadable, data_extents, ext4_used, gaps, overlap, used_map
+from images.maps.ext4 import ext4_used
+from images.usedmap import MapUnreadable, data_extents, gaps, overlap, used_map
 
 EXT4 = (
     ["-O", "^metadata_csum"],
