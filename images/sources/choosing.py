@@ -88,8 +88,8 @@ def _from_layout(layout: Layout, reference: str, wanted: tuple[str, str, str]) -
     if layout.has("oci-layout"):
         version = an_object(read_json(layout, "oci-layout"), "oci-layout", layout).get("imageLayoutVersion")
         if not isinstance(version, str) or not version.startswith("1."):
-            raise SourceInvalid(f"{layout.shown} is an OCI layout of version {show(str(version))}, not 1")
-    entries = list(_entries(layout, read_json(layout, "index.json"), (), 0, [0]))
+            raise SourceInvalid(f"oci-layout in {layout.shown} is of version {show(str(version))}, not 1")
+    entries = list(_entries(layout, "index.json", read_json(layout, "index.json"), (), 0, [0]))
     named = [e for e in entries if not reference or _is_called(e, reference)]
     if reference and not named:
         raise SourceInvalid(f"{layout.shown} has no image {show(reference)}", _there_are(entries))
@@ -129,24 +129,25 @@ def _from_layout(layout: Layout, reference: str, wanted: tuple[str, str, str]) -
     return _image(layout, layers, config, wanted, source)
 
 
-def _entries(layout: Layout, index: object, names: tuple[str, ...], depth: int, count: list[int]) -> Iterator[_Entry]:
-    """The manifests that an index and the indexes it names lead to."""
-    for value in a_list(an_object(index, "an index", layout).get("manifests"), MAX_ENTRIES, "an index", layout):
+def _entries(
+    layout: Layout, name: str, index: object, names: tuple[str, ...], depth: int, count: list[int]
+) -> Iterator[_Entry]:
+    """The manifests that the index in the file `name`, and the indexes that one names, lead to."""
+    for value in a_list(an_object(index, name, layout).get("manifests"), MAX_ENTRIES, name, layout):
         count[0] += 1
         if count[0] > MAX_ENTRIES:
             raise SourceInvalid(f"{layout.shown} names more than {MAX_ENTRIES} images")
-        media, digest, size = a_descriptor(value, "an index", layout)
-        given = value.get("annotations") or {}
-        notes = an_object(given, "the annotations of an index", layout)
+        media, digest, size = a_descriptor(value, name, layout)
+        notes = an_object(value.get("annotations") or {}, f"annotations in {name}", layout)
         if notes.get("vnd.docker.reference.type"):
             continue  # how it was built, beside the image
         own = tuple(n for key in (FULL_NAME, REF_NAME) if isinstance(n := notes.get(key), str) and n)
         if media in INDEXES:
             if depth >= MAX_DEPTH:
                 raise SourceInvalid(f"{layout.shown} has indexes nested more than {MAX_DEPTH} deep")
-            name = _blob(digest)
-            inner = parse(read_checked(layout, name, MAX_JSON, digest, size), name, layout)
-            yield from _entries(layout, inner, (*own, *names, digest), depth + 1, count)
+            place = _blob(digest)
+            inner = parse(read_checked(layout, place, MAX_JSON, digest, size), place, layout)
+            yield from _entries(layout, place, inner, (*own, *names, digest), depth + 1, count)
         elif media in MANIFESTS:
             yield _Entry(digest, size, (*own, *names), _platform(value.get("platform"), layout))
 

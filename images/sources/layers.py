@@ -11,7 +11,7 @@ from images.errors import SourceInvalid
 from images.sources.archive import Archive, Member
 from images.sources.names import clean
 from images.sources.space import Space
-from images.sources.unpack import Unpacker, member_errors
+from images.sources.unpack import MAX_MEMBERS, Unpacker, member_errors
 from images.tree import Tree
 
 WHITEOUT = ".wh."
@@ -43,20 +43,25 @@ class LayerUnpacker(Unpacker):
 
     def add(self, archive: Archive, member: Member) -> None:
         """Unpack one member of the layer, or remove what it says is gone. Raises as in an archive."""
-        base = member.name.rstrip("/").rpartition("/")[2]
-        if not base.startswith(WHITEOUT):
+        above, _, base = clean(member.name).rpartition("/")
+        private = f"/{above}/{base.removeprefix(OPAQUE)}".find(f"/{PRIVATE}") >= 0
+        if not base.startswith(WHITEOUT) and not private:
             super().add(archive, member)
             return
         self.count += 1
+        if self.count > MAX_MEMBERS:
+            raise SourceInvalid(f"the layers have more than {MAX_MEMBERS} members")
+        if private:
+            return
         with member_errors(member):
-            parent = self._tree.resolve(clean(member.name).rpartition("/")[0])
+            parent = self._tree.resolve(above)
             hidden = base[len(WHITEOUT) :]
             if base == OPAQUE:
                 if stat.S_ISDIR(self._mode(parent)):
                     self._hide_below(parent)
             elif hidden in ("", ".", ".."):
                 raise SourceInvalid(f"archive member {member.shown} takes away {hidden!r}, which is no name")
-            elif not base.startswith(PRIVATE):
+            else:
                 self._hide(f"{parent}/{hidden}" if parent else hidden)
 
     def _place(self, name: str, member: Member) -> str:

@@ -71,7 +71,9 @@ def _keep(pax: Pax, key: bytes, value: bytes, name: str) -> bool:
     elif key.startswith(XATTR):
         if len(value) > MAX_ATTRIBUTE:
             raise SourceInvalid(f"archive member {name!r} has an attribute of {len(value)} bytes")
-        pax.attributes[key[len(XATTR) :].decode("utf-8", "surrogateescape")] = value
+        # "=" would end the key: GNU tar writes it so (xattr_decode_keyword in its xheader.c).
+        attribute = key[len(XATTR) :].replace(b"%3D", b"=").replace(b"%25", b"%")
+        pax.attributes[attribute.decode("utf-8", "surrogateescape")] = value
     elif key == SELINUX:
         # The library that sets labels counts the NUL at the end as part of it; GNU tar leaves it out.
         pax.attributes.setdefault("security.selinux", value.rstrip(b"\0") + b"\0")

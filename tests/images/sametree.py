@@ -69,8 +69,9 @@ def _compare(a: Path, b: Path, name: str, one: os.stat_result, other: os.stat_re
         yield f"mode {stat.S_IMODE(one.st_mode):04o} against {stat.S_IMODE(other.st_mode):04o}"
     if (one.st_uid, one.st_gid) != (other.st_uid, other.st_gid):
         yield f"owner {one.st_uid}:{one.st_gid} against {other.st_uid}:{other.st_gid}"
-    if times and int(one.st_mtime) != int(other.st_mtime):
-        yield f"time {int(one.st_mtime)} against {int(other.st_mtime)}"
+    seconds = one.st_mtime_ns // 10**9, other.st_mtime_ns // 10**9
+    if times and seconds[0] != seconds[1]:
+        yield f"time {seconds[0]} against {seconds[1]}"
     places = a / name, b / name
     kind = kinds[0]
     if kind in (stat.S_IFCHR, stat.S_IFBLK) and one.st_rdev != other.st_rdev:
