@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from appliance import __version__
 from appliance.config import Config
 from appliance.head_boot import Boots
+from appliance.head_capture import Captures
 from appliance.head_install import Installs
 from appliance.head_nodes import Nodes
 from appliance.head_orders import Orders
@@ -44,6 +45,7 @@ class Head:
         self._nodes = Nodes(self.roster, self._keys, self._installs.sessions)
         self._profiles = Profiles(self.roster, images)
         self._orders = Orders(self.roster, images, self._installs.sessions.wake)
+        self._captures = Captures(self.roster, images, self._installs.sessions)
         self._keys.made = self._installs.sessions.wake
         self._begun = self.clock.steady()
 
@@ -58,6 +60,11 @@ class Head:
         self.next = self._installs.next
         self.plan = self._installs.plan
         self.report = self._installs.report
+        self.capture_plan = self._captures.plan
+        self.capture_offer = self._captures.offer
+        self.capture_ask = self._captures.ask
+        self.capture_chunks = self._captures.chunks
+        self.capture_end = self._captures.end
         self.home = self._installs.home
         # People
         self.nodes = self._nodes.nodes
@@ -71,6 +78,7 @@ class Head:
         self.profile = self._profiles.profile
         self.profile_set = self._profiles.profile_set
         self.install = self._orders.install
+        self.capture = self._captures.order
         self.cancel = self._orders.cancel
         self.events_since = self._nodes.events_since
         self.changes = self._nodes.changes
@@ -108,12 +116,14 @@ class Head:
         self.roster.pool.expire(now)
         self._orders.tick()
         self._installs.sessions.tick()
+        self._captures.tick()
         self.roster.save()
 
     async def close(self) -> None:
         """Write what is left and stop making keys; waiting agents get their answer."""
         for node_id in list(self.roster.nodes):
             self._installs.sessions.wake(node_id)
+        await self._captures.close()
         self._keys.close()
         self.roster.save()
         self.store.flush()

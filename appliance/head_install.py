@@ -125,6 +125,8 @@ class Installs:
             if not token or not accepts(order, token, now):
                 token = new_token()
                 self.roster.set_order(give(order, token, now))
+            if order.captures:
+                return self._say(Do.CAPTURE, secret, node, token, f"{node.name} is read for {order.image}")
             return self._say(Do.INSTALL, secret, node, token, f"{node.name} gets {order.image}")
         if decision.act is Act.LOCAL:
             return self._say(Do.LOCAL, secret, node, "", decision.why)
@@ -144,7 +146,7 @@ class Installs:
         order = self.roster.orders.get(node.id)
         if not session.trusted:
             raise self._refuse(node, "a machine whose identity is in doubt asks for its plan")
-        if order is None or order.closed:
+        if order is None or order.closed or order.captures:
             raise self._refuse(node, "its installer asks for a plan without an open order")
         if repeats(order, ask.token, ask.session) and node.state is State.INSTALLING and not node.phase:
             self.roster.timeline.note(node.id, "asks for its plan again: the answer was lost")
@@ -198,7 +200,7 @@ class Installs:
         if report.failed:
             self.roster.apply(node, Event.FAILED, reason=clean(report.failed))
             self.roster.save()
-        elif report.finished:
+        elif report.finished and not order.captures:  # the end of a capture is the version, not the last report
             finish = report.finish if report.finish in (*FINISHES, OWN_LOADER) else order.finish
             known = {"image": order.image, "digest": order.digest, "finish": finish}
             self.roster.apply(node, Event.FINISHED, **known)

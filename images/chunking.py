@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from images import ext4, zstd
-from images.chunk import blanked, chunk_hash, chunk_length
+from images.chunk import blanked, chunk_hash, chunk_length, touched
 from images.errors import ImageError
 from images.manifest import Kind, Run
 from images.options import Progress
@@ -54,7 +54,7 @@ class Work:
         most, done, told = self.used.used, 0, 0
         with ThreadPoolExecutor(cores, thread_name_prefix="publish") as pool:
             try:
-                for index in self._indexes():
+                for index in touched(self.used.extents, self._chunk_size):
                     waiting.append((index, pool.submit(self._chunk, index)))
                     if len(waiting) > cores * AHEAD:
                         at, future = waiting.popleft()
@@ -69,14 +69,6 @@ class Work:
             finally:
                 for _, future in waiting:
                     future.cancel()
-
-    def _indexes(self) -> Iterator[int]:
-        """Indexes of the chunks that a used stretch touches."""
-        following = 0
-        for start, length in self.used.extents:
-            first, last = start // self._chunk_size, (start + length - 1) // self._chunk_size
-            yield from range(max(first, following), last + 1)
-            following = max(following, last + 1)
 
     def _chunk(self, index: int) -> Chunk:
         start = index * self._chunk_size

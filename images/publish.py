@@ -71,7 +71,7 @@ def publish(
         raise ImageError(f"publishing {name}: {', '.join(roles) or 'nothing'} cannot be the partitions of an image")
     sound = [_sound(part, tell) for part in parts]
     number = store.next_version(name)
-    known = _known(store, name)
+    known = known_packs(store, name)
     tell("map", 0, 1)
     with disk_errors(f"publishing {name}:{number}"), ExitStack() as files, PackWriter(store.packs) as writer:
         works = []
@@ -135,7 +135,7 @@ def _sound(part: Part, tell: Progress) -> Part:
     return replace(part, uuid=identity.uuid, label=identity.label)
 
 
-def _known(store: Store, name: str) -> list[PackIndex]:
+def known_packs(store: Store, name: str) -> list[PackIndex]:
     """Indexes of the packs the lineage's versions use, newest first. A lost or damaged one is left out: its chunks are
     then stored anew, which heals the next version."""
     wanted: dict[str, None] = {}

@@ -48,7 +48,7 @@ def from_tree(
     """Publish the tree that `fill` puts into an empty directory as the next version of a lineage; `fill` gives what
     the manifest is to say of its source. `latest` as in `publish_tree`. Needs root.
     Raises what `fill` and `publish_tree` raise, and Busy; whatever is raised, all space is given back."""
-    with store.lineage_lock(name), _staging(store.work(name) / "tree") as tree:
+    with store.lineage_lock(name), staging(store.work(name) / "tree") as tree:
         with disk_errors(f"making {name}"):
             source = fill(tree)
         return publish_tree(store, name, tree, options, source=source, latest=latest)
@@ -59,7 +59,7 @@ def from_parts(
 ) -> Manifest:
     """Publish the partitions that `fill` writes as files into an empty directory, as the next version of a lineage.
     Needs root. Raises what `fill` and `publish_candidate` raise, and Busy; all space is then given back."""
-    with store.lineage_lock(name), _staging(store.work(name) / "next") as directory:
+    with store.lineage_lock(name), staging(store.work(name) / "next") as directory:
         with disk_errors(f"making {name}"):
             parts, source = fill(directory)
         return publish_candidate(store, name, parts, options, source=source)
@@ -90,7 +90,7 @@ def publish_tree(
         clamp_times(tree, start if latest is None else latest)
         size = ext4.tree_size(tree)
         wanted = ext4.filesystem_size(size)
-    with _staging(store.work(name) / "next") as directory, disk_errors(f"making the working image of {name}"):
+    with staging(store.work(name) / "next") as directory, disk_errors(f"making the working image of {name}"):
         image = directory / "root.img"
         if last is None:
             ext4.make(tree, image, name=name, identity=uuid, size=wanted, inodes=size.inodes)
@@ -235,7 +235,7 @@ def clear(path: Path) -> None:
 
 
 @contextmanager
-def _staging(path: Path) -> Iterator[Path]:
+def staging(path: Path) -> Iterator[Path]:
     """An empty directory that is gone afterwards, unless it was made the working image."""
     clear(path)
     with disk_errors(f"making {path}"):

@@ -57,7 +57,7 @@ class Event(StrEnum):
     FAILED = "failed"
     CALLED_HOME = "called home"
     SILENT = "silent"
-    CAPTURE = "capture"  # the agent begins to read its disks for a new image
+    CAPTURE = "capture"  # the agent begins to read its disk for a new image
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Node:
     profile: str = "default"
     secure: bool = False  # Secure Boot: the signed loaders only
     image: str = ""  # name:version that stands on its disk, whole; empty while it is being written
+    golden: str = ""  # the image its disk was read for: it has a system of its own, made by hand
     digest: str = ""  # of that version
     finish: str = ""  # how its last installation went on: kexec, reboot, poweroff or OWN_LOADER
     phase: str = ""
@@ -152,16 +153,19 @@ TRANSITIONS: dict[tuple[State, Event], Row] = {
     (L, Event.PHASE): Row(I, "{shown}"),
     (L, Event.PROGRESS): Row(I, "{phase} {share}", "progress"),
     **{(state, Event.FINISHED): Row(D, "written in {seconds}; goes on by {finish}", "good") for state in (I, L)},
-    **{(state, Event.FAILED): Row(F, "failed: {reason}", "bad") for state in (R, I, L, C)},
+    **{(state, Event.FAILED): Row(F, "failed: {reason}", "bad") for state in (R, I, L)},
     (I, Event.SILENT): Row(L, "{reason}", "bad"),
     (D, Event.SILENT): Row(L, "{reason}", "bad"),
-    (C, Event.SILENT): Row(L, "{reason}", "bad"),
     # A lost machine that stands in the installer again is lost no more.
     (L, Event.HELLO): Row(R, "in the installer again: {machine}"),
     # A call home is proven by a secret only the written system has; it outweighs every earlier doubt.
     **{(state, Event.CALLED_HOME): Row(U, "up: {system}", "good") for state in (I, D, U, F, L)},
-    **{(state, Event.CAPTURE): Row(C, "its disks are read for a new image") for state in (W, R, D, U)},
-    (C, Event.FINISHED): Row(R, "its disks are read", "good"),
+    # Reading changes nothing on the disk: however a capture ends, the machine is what it was (see _after_capture).
+    **{(state, Event.CAPTURE): Row(C, "its disk is read for {image}") for state in (R, D, U, F, L, C)},
+    (C, Event.FINISHED): Row(R, "captured as {image}", "good"),
+    (C, Event.FAILED): Row(R, "not captured: {reason}", "bad"),
+    (C, Event.CANCELLED): Row(R, "its capture was taken back", "warn"),
+    (C, Event.SILENT): Row(R, "not captured: {reason}", "bad"),
 }
 
 # What is recorded of an event that changes no state.
@@ -226,7 +230,7 @@ def step(node: Node, event: Event, now: float, **details: Any) -> tuple[Node, tu
     fetched, disk (PHASE, PROGRESS), image, digest, finish (FINISHED), reason (FAILED, SILENT), system (CALLED_HOME).
     """
     row = TRANSITIONS.get((node.state, event))
-    to = row.to if row else node.state
+    to = _after_capture(node) if row and node.state is C and row.to is R else row.to if row else node.state
     changes = _learn(node, event, to, now, details)
     if to is not node.state or (row and event is Event.PLAN_TAKEN):
         changes.setdefault("since", now)
@@ -236,11 +240,17 @@ def step(node: Node, event: Event, now: float, **details: Any) -> tuple[Node, tu
     effects: list[Effect] = []
     if event is not Event.PROGRESS or _tenth(after) != _tenth(node):
         effects.append(Record(_fill(text, node, after, details), level))
-    if row and event in (Event.FINISHED, Event.FAILED, Event.CALLED_HOME):
+    ended = (Event.FINISHED, Event.FAILED, Event.CALLED_HOME)
+    if row and (event in ended or (event is Event.SILENT and node.state is C)):
         effects.append(CloseOrder("failed" if event is Event.FAILED else "finished"))
     if event in (Event.CANCELLED, Event.EXPIRED):
         effects.append(CloseOrder(event.value))
     return after, tuple(effects)
+
+
+def _after_capture(node: Node) -> State:
+    """A machine whose disk was read is what it was: a node with its image, or one with a system of its own."""
+    return State.UP if node.image else State.READY
 
 
 def _learn(node: Node, event: Event, to: State, now: float, details: dict[str, Any]) -> dict[str, Any]:
@@ -257,7 +267,7 @@ def _learn(node: Node, event: Event, to: State, now: float, details: dict[str, A
         return {"ordered_at": now, "tries": 0}
     if event is Event.PLAN_TAKEN and to is State.INSTALLING:
         # From here on the disk holds neither the old system nor the new one.
-        fresh = {"image": "", "digest": "", "phase": "", "done": 0, "total": 0, "fetched": 0, "disk": ""}
+        fresh = {"image": "", "digest": "", "phase": "", "done": 0, "total": 0, "fetched": 0, "disk": "", "golden": ""}
         return {
             **fresh,
             "tries": node.tries + 1,
@@ -268,6 +278,11 @@ def _learn(node: Node, event: Event, to: State, now: float, details: dict[str, A
             "home": {},
             "last_seen": now,
         }
+    if event is Event.CAPTURE and to is State.CAPTURING:
+        fresh = {"phase": "", "done": 0, "total": 0, "fetched": 0, "taken_at": now, "last_seen": now}
+        return {**fresh, "tries": node.tries + 1, "golden": str(details.get("image", ""))}
+    if node.state is State.CAPTURING and to is not State.CAPTURING:
+        return {"last_seen": now, "phase": "", "boot": Boot.DISK}
     if event in (Event.PHASE, Event.PROGRESS) and to in (State.INSTALLING, State.CAPTURING):
         known = {key: details[key] for key in ("phase", "done", "total", "fetched", "disk") if key in details}
         return {"last_seen": now, **known}

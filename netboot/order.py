@@ -1,4 +1,4 @@
-"""An order: permission to erase one node's disk once. Its life is here; who may have one is decided in `policy`.
+"""An order: permission to erase one node's disk once, or to read it once. `policy` decides who may have one.
 
 The token is 128 random bits. Only its sha256 is kept, so a copy of the database gives nobody a right to anything.
 Boot loaders ask for their script more than once, so every question gets a token of its own, and the one before it
@@ -24,8 +24,8 @@ class Order:
 
     id: int
     node_id: int
-    image: str  # name:version
-    digest: str  # sha256 of the manifest
+    image: str  # name:version; of a capture the lineage
+    digest: str  # sha256 of the manifest; of a capture empty
     created: float
     expires: float
     disk: DiskRule = field(default_factory=DiskRule)
@@ -40,6 +40,12 @@ class Order:
     closed: float = 0.0
     outcome: str = ""
     home_secret: str = ""
+    message: str = ""  # of a capture: what is new in the version
+
+    @property
+    def captures(self) -> bool:
+        """Whether it is permission to read the disk, and not to erase it."""
+        return not self.digest
 
     @property
     def text(self) -> str:

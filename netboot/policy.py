@@ -58,18 +58,20 @@ def decide(
         return Decision(act, "who it is, is in doubt: no order is handed out")
     if order is not None and is_open(order, now):
         again = f", try {order.tries + 1} of {MAX_TRIES}" if order.tries else ""
-        return Decision(Act.AGENT, f"order for {order.image}{again}", armed=True)
-    if node.state is State.INSTALLING or (order is not None and order.used and not order.closed):
+        what = "order to capture" if order.captures else "order for"
+        return Decision(Act.AGENT, f"{what} {order.image}{again}", armed=True)
+    if node.state in (State.INSTALLING, State.CAPTURING) or (order is not None and order.used and not order.closed):
         return Decision(Act.AGENT, "its installation was interrupted", fail=_gave_up(order))
     if node.state is State.FAILED:
         return Decision(Act.AGENT, f"failed: {node.reason}")
     if _has_system(node):
-        return Decision(Act.LOCAL, f"{node.image} is on its disk")
+        return Decision(Act.LOCAL, f"{node.image or 'a system of its own'} is on its disk")
     return Decision(Act.AGENT, "waits for an order")
 
 
 def _has_system(node: Node) -> bool:
-    return bool(node.image) and node.state in (State.INSTALLED, State.UP, State.LOST)
+    known = node.golden or (node.image and node.state in (State.INSTALLED, State.UP, State.LOST))
+    return bool(known) and node.state is not State.CAPTURING
 
 
 def _gave_up(order: Order | None) -> str:

@@ -34,13 +34,14 @@ class Do(StrEnum):
 
     WAIT = "wait"  # stay in the waiting room, ask again
     INSTALL = "install"  # ask for the plan with the token
+    CAPTURE = "capture"  # ask for the plan of a capture with the token (netboot.capture)
     LOCAL = "local"  # boot from the disk
     REBOOT = "reboot"
     POWEROFF = "poweroff"
 
 
 class Phase(StrEnum):
-    """Where an installation stands, in order."""
+    """Where an installation stands, in order; and a capture, which has one phase here."""
 
     PLAN = "planning"  # choose the disk, lay out the partitions; nothing is written yet
     PARTITION = "partitioning"
@@ -48,6 +49,7 @@ class Phase(StrEnum):
     GROW = "growing"
     FIT = "fitting"  # edits, boot loader, driver check
     BOOT = "booting"
+    READ = "reading"  # of a capture: the disk is read and sent
 
 
 @dataclass(frozen=True)

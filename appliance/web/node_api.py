@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from appliance.head import Head
+from netboot.capture import ASK, CAPTURE, CHUNKS, END, OFFER, SESSION_HEADER, Ask, End, Offer
 from netboot.report import HELLO, NEXT, PLAN, REPORT, Hello, Next, PlanAsk, Report
 from netboot.wire import decode, encode
 
@@ -16,12 +17,17 @@ class NodeApi:
         self.head = head
 
     def routes(self) -> list[web.AbstractRouteDef]:
-        """The four calls of an agent."""
+        """The calls of an agent: to be installed (netboot.report), and to be captured (netboot.capture)."""
         return [
             web.post(HELLO, self.hello),
             web.post(NEXT, self.next),
             web.post(PLAN, self.plan),
             web.post(REPORT, self.report),
+            web.post(CAPTURE, self.capture),
+            web.post(OFFER, self.offer),
+            web.post(ASK, self.ask),
+            web.post(CHUNKS, self.chunks),
+            web.post(END, self.end),
         ]
 
     async def hello(self, request: web.Request) -> web.Response:
@@ -39,6 +45,26 @@ class NodeApi:
     async def report(self, request: web.Request) -> web.Response:
         """How the installation goes."""
         return _json(self.head.report(decode(Report, await request.read())))
+
+    async def capture(self, request: web.Request) -> web.Response:
+        """Uses an order to capture up."""
+        return _json(self.head.capture_plan(decode(PlanAsk, await request.read())))
+
+    async def offer(self, request: web.Request) -> web.Response:
+        """What stands on a golden client's disk."""
+        return _json(await self.head.capture_offer(decode(Offer, await request.read())))
+
+    async def ask(self, request: web.Request) -> web.Response:
+        """Which chunks the head lacks."""
+        return _json(await self.head.capture_ask(decode(Ask, await request.read())))
+
+    async def chunks(self, request: web.Request) -> web.Response:
+        """Chunks the head lacks."""
+        return _json(await self.head.capture_chunks(request.headers.get(SESSION_HEADER, ""), await request.read()))
+
+    async def end(self, request: web.Request) -> web.Response:
+        """Everything was sent."""
+        return _json(await self.head.capture_end(decode(End, await request.read())))
 
 
 def _json(message: object) -> web.Response:

@@ -29,6 +29,7 @@ class Operator:
             web.post("/nodes/approve", self.approve),
             web.post("/nodes/install", self.install),
             web.post("/nodes/cancel", self.cancel),
+            web.post("/nodes/capture", self.capture),
             web.get("/nodes/{ref}", self.node),
             web.get("/nodes/{ref}/log", self.log),
             web.post("/nodes/{ref}/set", self.set),
@@ -85,6 +86,17 @@ class Operator:
         if body.get("expect") != digest:
             raise Wrong("what would be erased has changed since it was shown", "look at it again and repeat the order")
         return web.json_response({"nodes": self.head.install(refs, **choice, preview=False), "digest": digest})
+
+    async def capture(self, request: web.Request) -> web.Response:
+        """Order that a node's disk is read for a new version of an image, or show what would be read."""
+        body = await read_body(request)
+        ref, image = _text(body, "ref"), _text(body, "image")
+        if not ref or not image:
+            raise Wrong("which node is to be captured, as which image?")
+        told = self.head.capture(
+            ref, image, _text(body, "message") or "", _text(body, "disk"), preview=bool(body.get("preview"))
+        )
+        return web.json_response(told)
 
     async def cancel(self, request: web.Request) -> web.Response:
         """Take orders back."""

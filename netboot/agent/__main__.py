@@ -8,10 +8,12 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 
 from images.errors import GildError
 from netboot.agent import settings as given
+from netboot.agent.capture import capture
 from netboot.agent.install import install
 from netboot.agent.link import HeadRefused, Link
 from netboot.agent.machine import Machine
@@ -26,6 +28,9 @@ MAX_PAUSE = 60  # seconds between two questions, whatever the head says
 FAILED_PAUSE = 10  # seconds, at least, between two questions of a machine whose installation failed
 LAST_WORDS = 10.0  # seconds for the last log lines of a machine that leaves without an installation
 TELL_PATIENCE = 300.0  # seconds to bring the end of an installation to a head that is away
+ORDERED = (Do.INSTALL, Do.CAPTURE)
+
+Act = Callable[[Machine, Link, Reporter, Callable[[str], None], str, str], str]
 
 
 def story(machine: Machine) -> int:
@@ -63,10 +68,11 @@ def _obey(
     trouble, failures = "", 0
     while True:
         order = answer.token or token
-        if answer.do is Do.INSTALL and order and order not in tried:
+        if answer.do in ORDERED and order and order not in tried:
             tried.add(order)
             screen.card(answer, facts, nic, ip)
-            how, trouble = _install(machine, screen, link, reporter, order, nic.mac)
+            carry_out = install if answer.do is Do.INSTALL else capture
+            how, trouble = _carry_out(carry_out, machine, screen, link, reporter, order, nic.mac)
             if how:
                 return _leave(machine, screen, how)
             failures += 1
@@ -86,7 +92,7 @@ def _obey(
         except HeadRefused as refused:
             screen.say(f"the head refuses: {refused}")
             pause = REFUSED_PAUSE
-        if answer.do is Do.WAIT or (answer.do is Do.INSTALL and (answer.token or token) in tried):
+        if answer.do is Do.WAIT or (answer.do in ORDERED and (answer.token or token) in tried):
             link.sleep(max(0.0, pause - (time.monotonic() - asked)))
 
 
@@ -100,15 +106,17 @@ def _hello(link: Link, screen: Screen, nic: Nic, facts: Facts, token: str) -> An
             link.sleep(REFUSED_PAUSE)
 
 
-def _install(machine: Machine, screen: Screen, link: Link, reporter: Reporter, token: str, mac: str) -> tuple[str, str]:
+def _carry_out(
+    act: Act, machine: Machine, screen: Screen, link: Link, reporter: Reporter, token: str, mac: str
+) -> tuple[str, str]:
     """Carry out one order. Returns (how to leave, "") or ("", why it failed); the head has been told either."""
     reporter.begin()
     try:
-        how = install(machine, link, reporter, screen.say, token, mac)
+        how = act(machine, link, reporter, screen.say, token, mac)
     except GildError as error:
         trouble = str(error)
     except Exception as error:
-        # Whatever nobody foresaw ends this installation and not the agent: the reason has to reach the head.
+        # Whatever nobody foresaw ends this order and not the agent: the reason has to reach the head.
         for line in traceback.format_exc().splitlines():
             screen.say(line)
         trouble = f"the installer stumbled: {type(error).__name__}: {error}"

@@ -7,11 +7,27 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from images.errors import GildError
+from netboot.capture import (
+    ASK,
+    CAPTURE,
+    CHUNKS,
+    END,
+    OFFER,
+    SESSION_HEADER,
+    Ask,
+    CapturePlan,
+    Choice,
+    End,
+    Found,
+    Lacking,
+    Named,
+    Offer,
+)
 from netboot.plan import InstallPlan
 from netboot.report import HELLO, NEXT, PLAN, REPORT, Ack, Answer, Facts, Hello, Next, PlanAsk, Report
 from netboot.wire import MAX_MESSAGE, WireInvalid, decode, encode
@@ -99,6 +115,28 @@ class Link:
         which the head must take as the same question. Raises HeadRefused."""
         return self._until(lambda: self._post(PLAN, PlanAsk(self.session, token), InstallPlan))
 
+    # A capture. A head that was restarted has lost it, so none of these says hello again.
+
+    def capture(self, token: str) -> CapturePlan:
+        """What is to be read; uses the order up, and may be asked again as `plan` may. Raises HeadRefused."""
+        return self._until(lambda: self._post(CAPTURE, PlanAsk(self.session, token), CapturePlan))
+
+    def offer(self, disk: str, table: str, parts: Sequence[Found]) -> Choice:
+        """Which partitions of the disk the head wants. Raises HeadRefused."""
+        return self._until(lambda: self._post(OFFER, Offer(self.session, disk, table, tuple(parts)), Choice))
+
+    def lacking(self, part: int, chunks: Sequence[Named]) -> tuple[int, ...]:
+        """Indexes of the chunks the head does not have. Raises HeadRefused."""
+        return self._until(lambda: self._post(ASK, Ask(self.session, part, tuple(chunks)), Lacking)).indexes
+
+    def chunks(self, body: bytes) -> None:
+        """Deliver chunks (netboot.capture.encode_frames). Raises HeadRefused."""
+        self._until(lambda: self._post(CHUNKS, body, Ack))
+
+    def captured(self) -> None:
+        """Everything was sent. Raises HeadRefused."""
+        self._until(lambda: self._post(END, End(self.session), Ack))
+
     def report(self, report: Report) -> Ack:
         """Deliver one report now, with the session of the moment. Raises HeadAway, HeadRefused."""
         try:
@@ -128,14 +166,18 @@ class Link:
 
     def _post(self, path: str, message: object, kind: type[T], timeout: float = TIMEOUT) -> T:
         """One call. A kept connection that turns out to be dead is opened anew once, as any call may be repeated."""
-        body = encode(message)
+        raw = isinstance(message, bytes)
+        body = message if isinstance(message, bytes) else encode(message)
+        headers = {"Content-Type": "application/octet-stream" if raw else "application/json"}
+        if raw:
+            headers[SESSION_HEADER] = self.session
         for fresh in (False, True):
             kept: http.client.HTTPSConnection | None = None if fresh else getattr(self._wire, "kept", None)
             connection = kept or self._connect(timeout)
             try:
                 if connection.sock is not None:
                     connection.sock.settimeout(timeout)
-                connection.request("POST", path, body, {"Content-Type": "application/json"})
+                connection.request("POST", path, body, headers)
                 response = connection.getresponse()
                 data = response.read(MAX_MESSAGE + 1)
             except (OSError, http.client.HTTPException) as error:

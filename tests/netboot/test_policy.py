@@ -50,7 +50,7 @@ TABLE = [
     (S.READY, "", SPENT, Asks.ORDERS, Act.AGENT, False, True),
     (S.FAILED, "", None, Asks.SCRIPT, Act.AGENT, False, False),
     (S.FAILED, "", OPEN, Asks.SCRIPT, Act.AGENT, True, False),
-    (S.CAPTURING, "", None, Asks.SCRIPT, Act.AGENT, False, False),
+    (S.CAPTURING, "", None, Asks.SCRIPT, Act.AGENT, False, True),
 ]
 
 

@@ -11,7 +11,7 @@ from netboot.wire import decode, encode
 def test_addresses_and_words_are_part_of_the_protocol() -> None:
     assert (HELLO, NEXT, PLAN, REPORT) == ("/node/hello", "/node/next", "/node/plan", "/node/report")
     assert (HOME, PROOF_HEADER) == ("/up/", "Gild-Proof")
-    assert [str(do) for do in Do] == ["wait", "install", "local", "reboot", "poweroff"]
+    assert [str(do) for do in Do] == ["wait", "install", "capture", "local", "reboot", "poweroff"]
     assert [str(phase) for phase in Phase] == ["planning", "partitioning", "writing", "growing", "fitting", "booting"]
 
 

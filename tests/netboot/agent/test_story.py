@@ -108,7 +108,7 @@ def test_from_the_waiting_room_to_an_installed_system(bench: Bench, head: SmallH
 
     assert (machine.left, failures(head)) == ("kexec", []), machine.screen
     assert [ask.token for ask in head.asks] == [TOKEN]
-    assert phases(head) == list(Phase)
+    assert phases(head) == [phase for phase in Phase if phase is not Phase.READ]
     assert predicted == [bytes(2 * MIB)]  # told before anything was written
     (told,) = {report.disk for report in head.reports if report.disk}
     assert "serial LOOP (empty) -> bios 1 MiB, esp 40 MiB, swap 16 MiB, root 341 MiB" in told
