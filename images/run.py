@@ -34,6 +34,7 @@ PACKAGE_OF = {
     "ip": "iproute2",
     "tar": "tar",
     "ssh": "openssh-client",
+    "qemu-img": "qemu-utils",
 }
 LAST_LINES = 20  # of a streamed program's output, kept for the error message
 LAST_LINE = 4096  # bytes of one such line
