@@ -30,6 +30,7 @@ MAX_NAME = 1 << 16  # bytes of a GNU long name
 NO_ID = 0xFFFFFFFF  # (uid_t) -1 means "leave it" to chown(2)
 # name mode uid gid size mtime checksum type link magic+version uname gname major minor prefix
 HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
+OCTAL = re.compile(rb"[0-7]+")
 USTAR = b"ustar\x0000"
 KINDS = {
     b"0": stat.S_IFREG,
@@ -211,10 +212,10 @@ class Archive:
                 raise SourceInvalid(f"{self._shown} is empty")
             where = f" after {self._now.shown}" if self._now else ""
             raise SourceInvalid(f"{self._shown} is not a whole archive: it ends{where} without its end mark")
-        # Old programs summed signed bytes.
         fields = block[:148] + b"        " + block[156:]
-        over = sum(fields) - _number(block[148:156], block[:100])
-        if over and over != 256 * sum(byte > 127 for byte in fields):
+        given = block[148:156].strip(b"\0 ")
+        over = sum(fields) - (int(given, 8) if OCTAL.fullmatch(given) else 0)
+        if over and over != 256 * sum(byte > 127 for byte in fields):  # old programs summed signed bytes
             where = f"after {self._now.shown}" if self._now else "at its beginning"
             raise SourceInvalid(f"{self._shown} is not a whole archive: there is no header {where}")
         return block
@@ -276,7 +277,7 @@ def _number(raw: bytes, name: bytes) -> int:
     text = raw.split(b"\0", 1)[0].strip(b" ")
     if not text:
         return 0
-    if not re.fullmatch(rb"[0-7]+", text):
+    if not OCTAL.fullmatch(text):
         raise SourceInvalid(f"archive member {show(_decode(name))} has a header with {text!r} for a number")
     return int(text, 8)
 
