@@ -127,8 +127,8 @@ class Compressed:
             except (zlib.error, lzma.LZMAError, OSError, ValueError, ChunkInvalid) as error:
                 if "emory" in str(error):
                     raise SourceInvalid(
-                        f"{self._shown} needs more than {MEMORY >> 20} MiB of memory to decompress",
-                        "compress it with a smaller dictionary or window",
+                        f"{self._shown} needs too much memory to decompress",
+                        "compress it with a dictionary or window of 128 MiB at most (zstd --long=27)",
                     ) from None
                 raise SourceInvalid(f"{self._shown} is damaged: not {self.kind}: {error}") from None
             if made:

@@ -16,7 +16,7 @@ from images.sources.archive import Archive, Member
 from images.sources.compressed import Compressed, Readable
 from images.sources.names import clean
 
-HEAD = 1 << 18  # bytes looked at in a stream, and in what a compressed file holds
+HEAD = 1 << 20  # bytes looked at in a stream, and in what a compressed file holds; a block of bzip2 is 900 kB
 MOST = 4096  # members looked at in an archive that is a file
 BUNDLE = b"gildbdl1"
 # Where a magic number stands, and what it says. QEMU's docs/interop/qcow2.rst; the VMware "Virtual Disk Format";

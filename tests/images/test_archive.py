@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import images.sources.archive
+import images.sources.sparse
 from images.errors import SourceInvalid
 from images.sources.archive import Archive, Member
 from images.sources.pax import read_pax
@@ -240,8 +241,10 @@ class Endless:
     ("stream", "reason"),
     [
         (
-            lambda: Endless(header(kind=b"S", at386=old_entry(0, 0) * 4 + b"\1"), old_entry(1, 0) * 21 + b"\1" * 8),
-            "holes",
+            lambda: Endless(
+                header(kind=b"S", at386=ENTRIES + b"\1" + b"%011o\0" % 3), old_entry(1, 0) * 21 + b"\1" * 8
+            ),
+            "more than 50000 holes",
         ),
         (lambda: Endless(new_sparse(b"1000000\n")[:-1024][:1024] + header(size=1 << 40), b"1" * 512), "map of holes"),
         (lambda: Endless(b"", header(b"v", kind=b"V")), "headers without end"),
@@ -253,6 +256,7 @@ def test_a_stream_without_end_costs_no_memory(
     monkeypatch: pytest.MonkeyPatch, stream: Callable[[], Endless], reason: str | None
 ) -> None:
     monkeypatch.setattr(images.sources.archive, "MAX_SKIPPED", 64 << 20)
+    monkeypatch.setattr(images.sources.sparse, "MAX_SEGMENTS", 50_000)
     tracemalloc.start()
     try:
         members = Archive(stream(), "it").members()
