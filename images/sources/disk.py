@@ -19,7 +19,7 @@ from images.options import Options
 from images.partitions import TableInvalid, read_table
 from images.publish import Part
 from images.run import run
-from images.sources.diskfile import Disk, free_space, opened
+from images.sources.diskfile import Disk, free_space, opened, plain
 from images.sources.disklayout import AS_IT_IS, SECTOR, Layout, Volume, look, number_of, volumes_of
 from images.sources.disktree import ESP_MOUNTS, lines, places, role, usable
 from images.store import Store
@@ -45,11 +45,12 @@ def import_disk(store: Store, name: str, path: Path, options: Options, *, whole:
 
     def fill(directory: Path) -> tuple[list[Part], dict[str, Any]]:
         with opened(path, directory, options) as disk:
-            source = {"kind": "disk", "file": path.name, "format": disk.format, "size": disk.size}
+            shown = plain(path)
+            source = {"kind": "disk", "file": shown, "format": disk.format, "size": disk.size}
             if whole:
                 return _whole(disk, directory, options), {**source, **_told(disk)}
-            layout = look(disk, path.name)
-            parts = _System(disk, directory, options, layout, path.name).parts()
+            layout = look(disk, shown)
+            parts = _System(disk, directory, options, layout, shown).parts()
             return parts, {**source, **layout.as_dict()}
 
     return working.from_parts(store, name, fill, options)

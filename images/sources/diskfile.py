@@ -71,9 +71,9 @@ def opened(path: Path, directory: Path, options: Options) -> Iterator[Disk]:
     try:
         kind = path.stat().st_mode
     except OSError as error:
-        raise SourceInvalid(f"{path} cannot be read: {error.strerror}") from None
+        raise SourceInvalid(f"{plain(path)} cannot be read: {error.strerror}") from None
     if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
-        raise SourceInvalid(f"{path} is neither a file nor a disk")
+        raise SourceInvalid(f"{plain(path)} is neither a file nor a disk")
     path = path.resolve()
     found = "raw" if stat.S_ISBLK(kind) else recognise(path)
     raw = path
@@ -84,7 +84,7 @@ def opened(path: Path, directory: Path, options: Options) -> Iterator[Disk]:
     try:
         size = os.lseek(fd, 0, os.SEEK_END)
         if not 512 <= size <= MAX_SIZE:
-            raise SourceInvalid(f"{path} is a disk of {size} bytes, which nobody has")
+            raise SourceInvalid(f"{plain(path)} is a disk of {size} bytes, which nobody has")
         yield Disk(fd, size, found, raw, raw != path)
     finally:
         os.close(fd)
@@ -99,9 +99,9 @@ def recognise(path: Path) -> str:
         head = file.read(1024)
     for magic, what, hint in FOREIGN:
         if head.startswith(magic):
-            raise SourceInvalid(f"{path.name} is {what}", hint)
+            raise SourceInvalid(f"{plain(path)} is {what}", hint)
     if head[257:262] == b"ustar":
-        raise SourceInvalid(f"{path.name} is a tar archive", "an OVA holds a .vmdk: unpack it and give that")
+        raise SourceInvalid(f"{plain(path)} is a tar archive", "an OVA holds a .vmdk: unpack it and give that")
     if head.startswith(b"QFI\xfb"):
         _check_qcow2(path, head)
         return "qcow2"
@@ -111,6 +111,12 @@ def recognise(path: Path) -> str:
     if head[64:68] == b"\x7f\x10\xda\xbe":
         return "vdi"
     return "vhdx" if head.startswith(b"vhdxfile") else "raw"
+
+
+def plain(path: Path) -> str:
+    """The name of a disk file as it can stand in a message and a manifest; a file name may be any bytes."""
+    name = os.fsencode(path.name).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "?" for c in name)[:255]
 
 
 def free_space(directory: Path) -> int:
@@ -126,7 +132,7 @@ def _open(path: Path, *, own: bool) -> int:
         return os.open(path, flags | os.O_CLOEXEC)
     except OSError as error:
         hint = "unmount it, or capture the running machine" if error.errno == errno.EBUSY else ""
-        raise SourceInvalid(f"{path} cannot be read: {error.strerror}", hint) from None
+        raise SourceInvalid(f"{plain(path)} cannot be read: {error.strerror}", hint) from None
 
 
 def _check_qcow2(path: Path, head: bytes) -> None:
@@ -134,11 +140,11 @@ def _check_qcow2(path: Path, head: bytes) -> None:
     version, backing = struct.unpack_from(">IQ", head, 4)
     features = struct.unpack_from(">Q", head, 72)[0] if version >= 3 else 0
     if backing:
-        raise SourceInvalid(f"{path.name} is only the difference to another disk (its backing file)", FLATTEN)
+        raise SourceInvalid(f"{plain(path)} is only the difference to another disk (its backing file)", FLATTEN)
     if features & QCOW2_DATA_FILE:
-        raise SourceInvalid(f"{path.name} keeps its data in another file", FLATTEN)
+        raise SourceInvalid(f"{plain(path)} keeps its data in another file", FLATTEN)
     if struct.unpack_from(">I", head, QCOW2_ENCRYPTED)[0]:
-        raise SourceInvalid(f"{path.name} is encrypted", "qemu-img convert it with its secret first")
+        raise SourceInvalid(f"{plain(path)} is encrypted", "qemu-img convert it with its secret first")
 
 
 def _check_vmdk(path: Path, head: bytes) -> None:
@@ -146,7 +152,7 @@ def _check_vmdk(path: Path, head: bytes) -> None:
     if head.startswith(b"KDMV"):
         capacity, at, length = struct.unpack_from("<Q", head, 12)[0], *struct.unpack_from("<QQ", head, 28)
         if not capacity:  # then qemu takes the embedded text for that of a disk in parts
-            raise SourceInvalid(f"{path.name} has a size of nothing")
+            raise SourceInvalid(f"{plain(path)} has a size of nothing")
         parts = False
     elif head.startswith(b"COWD"):
         return
@@ -157,18 +163,18 @@ def _check_vmdk(path: Path, head: bytes) -> None:
     said = text.split(b"\0")[0].decode("utf-8", "replace")
     parent = re.search(r'(?mi)^\s*parentCID\s*=\s*"?([0-9a-f]+)', said)
     if "parentFileNameHint" in said or (parent and parent[1].lower() != "ffffffff"):
-        raise SourceInvalid(f"{path.name} is only the difference to another disk (a snapshot)", FLATTEN)
+        raise SourceInvalid(f"{plain(path)} is only the difference to another disk (a snapshot)", FLATTEN)
     for kind, name in _EXTENT.findall(said) if parts else ():
         if kind == "ZERO" and not name:
             continue
         place = path.parent / name
         if not name or "/" in name or ":" in name or place.is_symlink() or not place.is_file():
-            raise SourceInvalid(f"{path.name} wants {name[:100]!r}, which is no file beside it", FLATTEN)
+            raise SourceInvalid(f"{plain(path)} wants {name[:100]!r}, which is no file beside it", FLATTEN)
 
 
 def _convert(path: Path, form: str, target: Path, options: Options) -> None:
     """A sparse raw copy. Raises SourceInvalid for one too large or not alone, NoSpace, CommandFailed, ToolMissing."""
-    act = f"reading {path.name}"
+    act = f"reading {plain(path)}"
     run(["qemu-img", "--version"], act=act)
     limits = ["prlimit", f"--cpu={INFO_TIME}", f"--as={INFO_MEMORY}", "--"]
     argv = [*limits, "qemu-img", "info", "--output=json", "-f", form, os.fspath(path)]
@@ -193,18 +199,18 @@ def _check_info(info: dict[str, Any], path: Path, target: Path) -> None:
     """What qemu-img says of a disk is what the headers said: one of a size that can be, and no other files."""
     size, held = int(info.get("virtual-size", 0)), int(info.get("actual-size", 0))
     if not 512 <= size <= MAX_SIZE:
-        raise SourceInvalid(f"{path.name} says it is a disk of {size} bytes, which nobody has")
+        raise SourceInvalid(f"{plain(path)} says it is a disk of {size} bytes, which nobody has")
     data = info.get("format-specific", {}).get("data", {})
     if info.get("backing-filename") or data.get("data-file"):
-        raise SourceInvalid(f"{path.name} needs another file", FLATTEN)
+        raise SourceInvalid(f"{plain(path)} needs another file", FLATTEN)
     if info.get("encrypted"):
-        raise SourceInvalid(f"{path.name} is encrypted", "qemu-img convert it with its secret first")
+        raise SourceInvalid(f"{plain(path)} is encrypted", "qemu-img convert it with its secret first")
     for extent in data.get("extents", ()):
         place = Path(extent.get("filename", ""))
         if (path.parent / place).resolve().parent != path.parent:
-            raise SourceInvalid(f"{path.name} needs {str(place)[:100]!r}, which is no file beside it", FLATTEN)
+            raise SourceInvalid(f"{plain(path)} needs {str(place)[:100]!r}, which is no file beside it", FLATTEN)
     if held > free_space(target.parent):
         raise NoSpace(
-            f"reading {path.name}: it takes at least {held >> 20} MiB, {free_space(target.parent) >> 20} are free",
+            f"reading {plain(path)}: it takes at least {held >> 20} MiB, {free_space(target.parent) >> 20} are free",
             "free some space, or gild image gc",
         )

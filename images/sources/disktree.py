@@ -62,11 +62,10 @@ def usable(mount: str) -> bool:
 
 def role(mount: str, taken: Iterable[str]) -> str:
     """The name of a partition mounted there: "/boot" -> boot, "/var/lib/mysql" -> var-lib-mysql."""
-    taken = {*taken, "whole", "root"}
+    used = {*taken, "whole", "root"}
     name = re.sub(r"[^a-z0-9._-]", "-", mount.lower().strip("/")).lstrip("._-")[:50] or "data"
-    return next(
-        name if not n else f"{name}-{n}" for n in (0, *range(2, 1 << 12)) if (f"{name}-{n}" if n else name) not in taken
-    )
+    names = (name, *(f"{name}-{number}" for number in range(2, len(used) + 3)))
+    return next(free for free in names if free not in used)
 
 
 def _named(source: str, volumes: Sequence[Volume], disks: set[str]) -> Volume | None:

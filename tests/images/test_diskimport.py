@@ -221,6 +221,9 @@ def test_a_whole_disk_comes_back_bit_for_bit(tmp_path: Path, store: Store, form:
         ("damaged table", "partition table .* is damaged", "--whole"),
         ("damaged root", "partition 1: the filesystem is damaged", "--whole"),
         ("esp on boot", "keeps its kernels on the EFI system partition", "--whole"),
+        ("windows", "no Linux system .*: partition 1 is ntfs", "--whole"),
+        ("cd", "is a CD", "recipe"),
+        ("bare lvm", "the disk is a physical volume of LVM", "capture"),
         ("gzip", "compressed", "gunzip"),
         ("directory", "neither a file nor a disk", ""),
         ("absent", "cannot be read", ""),
@@ -235,12 +238,24 @@ def test_what_cannot_be_imported_is_named(tmp_path: Path, store: Store, what: st
         path.write_bytes(b"\x1f\x8b" + bytes(5000))
     elif what == "directory":
         path.mkdir()
-    elif what in ("lvm", "luks"):
+    elif what == "windows":
+        if missing("mkntfs"):
+            pytest.skip("mkntfs is not installed")
+        subprocess.run(["mkntfs", "-F", "-q", "-f", str(blank(at / "c", 16))], check=True, capture_output=True)
+        disk(path, [Slice(16, "linux", at / "c")])
+    elif what == "cd":
+        with blank(path, 1).open("r+b") as file:
+            file.seek(0x8000)
+            file.write(b"\1CD001")
+    elif what in ("lvm", "luks", "bare lvm"):
         head = bytearray(1 << 20)
         head[:8] = b"LUKS\xba\xbe\0\2" if what == "luks" else bytes(8)
-        head[512:544] = b"LABELONE" + bytes(16) + b"LVM2 001" if what == "lvm" else bytes(32)
+        head[512:544] = b"LABELONE" + bytes(16) + b"LVM2 001" if "lvm" in what else bytes(32)
         (at / "pv").write_bytes(head)
-        disk(path, [Slice(8, "lvm", at / "pv")])
+        if what == "bare lvm":
+            path.write_bytes(head)
+        else:
+            disk(path, [Slice(8, "lvm", at / "pv")])
     elif what != "absent":
         root, _, _ = trees(at, "UUID=1234-5678 /boot vfat defaults 0 0\n")
         if what == "no system":
@@ -264,6 +279,53 @@ def test_what_cannot_be_imported_is_named(tmp_path: Path, store: Store, what: st
         import_disk(store, "x", path, Options())
     assert hint in caught.value.hint and "\n" not in str(caught.value)
     assert store.versions("x") == [] and not list(store.work("x").glob("*"))
+
+
+def test_a_disk_of_this_machine(tmp_path: Path, store: Store) -> None:
+    """A block device is read as well, if nothing uses it."""
+    raw, _ = usual(tmp_path / "machine")
+    argv = ["losetup", "--find", "--show", "--partscan", str(raw)]
+    loop = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        manifest = import_disk(store, "x", Path(loop), Options())
+        assert [part.role for part in manifest.partitions] == ["root", "boot", "home"]
+
+        def in_use() -> None:
+            (tmp_path / "used").mkdir()
+            subprocess.run(["mount", "-o", "ro", loop, tmp_path / "used"], check=True)
+            try:
+                with pytest.raises(SourceInvalid, match="busy"):
+                    import_disk(store, "x", Path(loop), Options())
+            finally:
+                subprocess.run(["umount", tmp_path / "used"], check=True)
+
+        subprocess.run(["losetup", "--detach", loop], check=True)
+        boot = ["losetup", "--find", "--show", str(tmp_path / "machine/boot.fs")]
+        loop = subprocess.run(boot, capture_output=True, text=True, check=True).stdout.strip()
+        in_private_namespace(in_use)
+    finally:
+        subprocess.run(["losetup", "--detach", loop], check=True)
+
+
+def test_an_old_table_of_a_disk_with_large_sectors(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "m").mkdir()
+    root, _, _ = trees(tmp_path / "m", "")
+    path = blank(tmp_path / "d", 80)
+    (tmp_path / "script").write_text("label: dos\nstart=256, size=16384, type=83\n")
+    argv = ["fdisk", "-b", "4096", "-w", "never", str(path)]
+    subprocess.run(argv, input=f"I\n{tmp_path / 'script'}\nw\n".encode(), check=True, capture_output=True)
+    fs = ext4(tmp_path / "fs", root, 64)
+    argv = ["dd", f"if={fs}", f"of={path}", "bs=1M", "seek=1", "conv=notrunc,sparse", "status=none"]
+    subprocess.run(argv, check=True)
+    manifest = import_disk(store, "x", path, Options())
+    assert manifest.source["sector"] == 4096 and manifest.partitions[0].size == 64 << 20
+
+
+def test_a_name_of_any_bytes(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "m").mkdir()
+    root, _, _ = trees(tmp_path / "m", "")
+    path = ext4(tmp_path / os.fsdecode(b"d\xff\nx"), root, 64)
+    assert import_disk(store, "x", path, Options()).source["file"] == "d\ufffd?x"
 
 
 def test_a_full_disk_keeps_nothing(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from images.maps import extents
 from images.maps.ext4 import ext4_used
 from images.usedmap import MapUnreadable, data_extents, gaps, overlap, used_map
 
@@ -81,6 +82,40 @@ def test_a_bitmap_that_contradicts_its_group_is_not_believed(tmp_path: Path) -> 
         ext4_used(lambda at, length: bytes(data[at : at + length]), len(data))
 
 
+@pytest.mark.parametrize(("state", "word"), [(0, "unmounted"), (3, "errors")])
+def test_a_filesystem_that_waits_for_a_check_is_not_believed(tmp_path: Path, state: int, word: str) -> None:
+    data = bytearray(make(tmp_path / "fs", "-O", "^has_journal", size="20M").read_bytes())
+    assert ext4_used(lambda at, length: bytes(data[at : at + length]), len(data))
+    data[1024 + 58] = state
+    with pytest.raises(MapUnreadable, match=word):
+        ext4_used(lambda at, length: bytes(data[at : at + length]), len(data))
+
+
+def test_a_map_of_too_many_stretches_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = make(tmp_path / "fs", "-b", "4096", size="300M")
+    monkeypatch.setattr(extents, "MAX_EXTENTS", 1)
+    fd = os.open(image, os.O_RDONLY)
+    try:
+        found = used_map(fd, 300 << 20, "ext4")
+    finally:
+        os.close(fd)
+    assert found.extents == ((0, 300 << 20),) and "more than 1 stretches" in found.why
+
+
+@pytest.mark.root
+def test_a_disk_has_no_holes(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(4 << 20)
+    argv = ["losetup", "--find", "--show", "--read-only", str(tmp_path / "sparse")]
+    loop = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        fd = os.open(loop, os.O_RDONLY)
+        assert data_extents(fd, 4 << 20) == [(0, 4 << 20)]
+        os.close(fd)
+    finally:
+        subprocess.run(["losetup", "--detach", loop], check=True)
+
+
 def test_data_extents_follow_the_holes(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(4 << 20)
@@ -97,9 +132,9 @@ stretches = st.lists(st.integers(0, 60), unique=True, max_size=20).map(sorted)
 
 @given(stretches, st.integers(0, 60), st.integers(0, 30))
 def test_overlap_and_gaps_share_out_every_byte(points: list[int], start: int, length: int) -> None:
-    extents = [(a, b - a) for a, b in zip(points[::2], points[1::2], strict=False)]
-    inside = {n for at, count in overlap(extents, start, length) for n in range(at, at + count)}
-    outside = {n for at, count in gaps(extents, start, length) for n in range(at, at + count)}
-    taken = {n for at, count in extents for n in range(at, at + count)}
+    found = [(a, b - a) for a, b in zip(points[::2], points[1::2], strict=False)]
+    inside = {n for at, count in overlap(found, start, length) for n in range(at, at + count)}
+    outside = {n for at, count in gaps(found, start, length) for n in range(at, at + count)}
+    taken = {n for at, count in found for n in range(at, at + count)}
     wanted = set(range(start, start + length))
     assert inside == taken & wanted and outside == wanted - taken
