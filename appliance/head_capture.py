@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ from netboot.report import Ack, PlanAsk
 
 if TYPE_CHECKING:
     from images.incoming import Incoming, Offered
-    from images.publish import Part
     from images.store import Store as Images
 
 log = logging.getLogger("gild.capture")
@@ -213,9 +212,7 @@ class Captures:
             loop.call_soon_threadsafe(self._progress, node_id, phase, done, total)
 
         try:
-            ref = await asyncio.to_thread(
-                _published, incoming, order, offer, self.roster.nodes[node_id].label, tell
-            )
+            ref = await asyncio.to_thread(_published, incoming, order, offer, self.roster.nodes[node_id].label, tell)
         except GildError as error:
             self._finish(node_id, Event.FAILED, reason=str(error))
         except Exception as error:
@@ -303,13 +300,9 @@ def _published(
     incoming: Incoming, order: Order, offer: Offer, client: str, tell: Callable[[str, int, int], None]
 ) -> str:
     from images.options import Options
-    from images.roles import with_roles
+    from images.sources.roles import with_roles
 
-    partuuids = {f"part{part.number}": part.partuuid for part in offer.parts}
-
-    def sort(parts: Sequence[Part]) -> list[Part]:
-        return with_roles(parts, partuuids)
-
+    partuuids = {part.number: part.partuuid for part in offer.parts}
     source = {
         "kind": "capture",
         "client": client,
@@ -323,4 +316,4 @@ def _published(
         "known": incoming.known,
     }
     options = Options(message=order.message or f"captured from {client}", progress=tell)
-    return incoming.finish(sort, options, source).ref
+    return incoming.finish(lambda parts: with_roles(parts, partuuids), options, source).ref

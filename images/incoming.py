@@ -28,7 +28,7 @@ MAX_PARTS = 128
 MAX_ASKED = 4096  # chunks whose bytes may be on their way at once: 2 GiB
 RESERVE = 64 << 20  # bytes of the disk that a capture leaves
 
-Sort = Callable[[list[Part]], list[Part]]
+Sort = Callable[[dict[int, Part]], list[Part]]
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ class Incoming:
             with disk_errors(f"capturing {self.name}"):
                 for number in list(self._files):
                     self._close(number)
-                parts = [
-                    Part(f"part{p.number}", self._file(p.number), p.fs, "", p.uuid, p.label)
-                    for p in self.offered.values()
-                ]
-                parts = [self._named(part) for part in sort(parts)]
+                given = {
+                    number: Part(f"part{number}", self._file(number), p.fs, "", p.uuid, p.label)
+                    for number, p in self.offered.items()
+                }
+                parts = [self._named(part) for part in sort(given)]
                 for left in set(self._directory.iterdir()) - {part.file for part in parts}:
                     left.unlink()
             return working.publish_candidate(self.store, self.name, parts, options, source=source)

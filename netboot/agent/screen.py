@@ -11,6 +11,7 @@ WIDTH = 72
 DOING = {
     Do.WAIT: "nothing is written to this machine until it is ordered on the head",
     Do.INSTALL: "an order is here: this machine is being installed",
+    Do.CAPTURE: "an order is here: the disk of this machine is being read, and nothing is written to it",
     Do.LOCAL: "starting from its own disk",
     Do.REBOOT: "restarting",
     Do.POWEROFF: "switching off",

@@ -12,7 +12,8 @@ def test_addresses_and_words_are_part_of_the_protocol() -> None:
     assert (HELLO, NEXT, PLAN, REPORT) == ("/node/hello", "/node/next", "/node/plan", "/node/report")
     assert (HOME, PROOF_HEADER) == ("/up/", "Gild-Proof")
     assert [str(do) for do in Do] == ["wait", "install", "capture", "local", "reboot", "poweroff"]
-    assert [str(phase) for phase in Phase] == ["planning", "partitioning", "writing", "growing", "fitting", "booting"]
+    install = ["planning", "partitioning", "writing", "growing", "fitting", "booting"]
+    assert [str(phase) for phase in Phase] == [*install, "reading"]
 
 
 def test_an_empty_report_and_an_empty_ack_are_valid() -> None:
