@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from images import working
-from images.disk import disk_errors
 from images.errors import SourceInvalid
 from images.manifest import Manifest
 from images.options import Options
@@ -35,7 +34,7 @@ def import_tar(store: Store, name: str, archive: Path | IO[bytes], options: Opti
 
     def fill(tree: Path) -> dict[str, Any]:
         if isinstance(archive, Path):
-            with disk_errors(f"reading {shown}"), archive.open("rb") as file:
+            with _opened(archive) as file:
                 _read(file, shown, os.fstat(file.fileno()).st_size, tree, options)
             return {"kind": "tar", "file": archive.name}
         _read(archive, shown, 0, tree, options)
@@ -62,6 +61,13 @@ def unpack(
     whole archive. NoSpace before the disk is full: declared sizes are held against the free space. Raises OSError."""
     stream = Compressed(file, shown)
     return _unpack(stream, target, on_bytes, shown, whole)
+
+
+def _opened(archive: Path) -> IO[bytes]:
+    try:
+        return archive.open("rb")
+    except OSError as error:
+        raise SourceInvalid(f"{archive} cannot be read: {error.strerror}") from None
 
 
 def _read(file: Readable, shown: str, total: int, tree: Path, options: Options) -> None:
