@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import zipfile
 
 from appliance.errors import Environment
@@ -38,6 +39,15 @@ def payload() -> dict[str, tuple[int, int, int]]:
     """
     archive = _archive()
     return _stored(archive) if archive is not None else _checkout(os.path.join(ROOT, BUILT, PAYLOAD))
+
+
+def again() -> tuple[list[str], dict[str, str]]:
+    """The command that starts this very gild once more, and what its environment needs besides. In the .pyz it is the
+    file this process was started from, also after another was renamed over it; valid while this process lives."""
+    archive = _archive()
+    if archive is not None:
+        return [sys.executable, f"/proc/{os.getpid()}/fd/{archive}"], {}
+    return [sys.executable, "-m", "appliance"], {"PYTHONPATH": ROOT}
 
 
 def _archive() -> int | None:

@@ -91,6 +91,7 @@ class Orders:
         if profile is None:
             raise Wrong(f"{node.label} has the profile {node.profile!r}, which does not exist")
         manifest, digest = choose_image(self.images, image or profile.image, node.label)
+        self.images.refuse_damaged(manifest.ref)
         rule = parse_rule(disk) if disk else profile.disk
         how = finish or profile.finish or self.roster.config.finish
         return Choice(node, profile, manifest, digest, rule, how, predict(node, profile, manifest, rule))

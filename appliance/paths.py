@@ -53,6 +53,11 @@ class Paths:
         return self.state / "boot"
 
     @property
+    def sets(self) -> Path:
+        """The site's own package sets for recipes, NAME.toml each."""
+        return self.state / "sets"
+
+    @property
     def images(self) -> Path:
         """The image store."""
         return self.state / "store"

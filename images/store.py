@@ -158,6 +158,11 @@ class Store:
         """What is damaged of one version, each byte of it read; empty means sound. See images.verify."""
         return list(verify.verify(self, [ref], progress).damage)
 
+    def refuse_damaged(self, ref: str) -> None:
+        """A quick look whether all of a version is there and of the right size. Raises NotFound, ManifestInvalid,
+        ChunkInvalid: what is known to be damaged goes to no node."""
+        verify.refuse_damaged(self, ref)
+
     def read_chunk(self, pack: str, offset: int, frame: int, length: int, name: bytes) -> bytes | memoryview:
         """The raw bytes of one chunk: `frame` bytes at `offset` of a pack, `length` bytes raw, checked against its
         hash. Raises ChunkMissing or ChunkInvalid."""

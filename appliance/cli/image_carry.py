@@ -68,7 +68,7 @@ def export(site: Site, /, refs: tuple[str, ...], file: str, have: str, since: tu
 @click.command("have")
 @click.pass_obj
 def have(site: Site, /) -> None:
-    """Print the packs that are here, for `image export --have` on another head."""
+    """Print which packs are here. For `image export --have` on another head."""
     from images.packs import read_mark
 
     store = site.store
@@ -145,7 +145,7 @@ def trust(ctx: click.Context) -> None:
 @click.option("--json", "json_", is_flag=True, help="For scripts.")
 @click.pass_obj
 def trust_list(site: Site, /, json_: bool = False) -> None:
-    """The heads whose images may be imported here; this one is always among them."""
+    """The heads that are trusted. Their images may be imported; this one is always among them."""
     from appliance.signing import Trust
 
     keys = Trust(site.paths).known()
@@ -158,7 +158,7 @@ def trust_list(site: Site, /, json_: bool = False) -> None:
 @trust.command("show")
 @click.pass_obj
 def trust_show(site: Site, /) -> None:
-    """This head's own key: the line that another head is to trust, and its fingerprint."""
+    """This head's own key. The line that another head is to trust, and its fingerprint."""
     from appliance.signing import Signer
 
     key = Signer(site.paths).public

@@ -28,7 +28,7 @@ SHOWN = 40  # lines of each section
 @click.option("--json", "json_", is_flag=True, help="For scripts.")
 @click.pass_obj
 def log(site: Site, /, name: str, json_: bool) -> None:
-    """The versions of an image, newest first: where each came from and what it added."""
+    """The versions of an image. Newest first: where each came from and what it added."""
     rows = list(_log(site.store, name))[::-1]
     if json_:
         return show.as_json(rows)
@@ -60,7 +60,7 @@ def log(site: Site, /, name: str, json_: bool) -> None:
 @click.option("--json", "json_", is_flag=True, help="For scripts.")
 @click.pass_obj
 def diff(site: Site, /, before: str, after: str | None, files: bool, json_: bool) -> None:
-    """What differs between two versions, and what moving a node from one to the other costs.
+    """Compare two versions. What differs, and what moving a node from one to the other costs.
 
     BEFORE and AFTER are NAME:NUMBER, of one image or of two. With one of them alone: what it changed in its parent.
     """
@@ -112,7 +112,7 @@ def tag(site: Site, /, ref: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def rollback(site: Site, /, name: str) -> None:
-    """Let nodes get the version they got before. Again: the one before that."""
+    """Let nodes get what they got before. Again: the one before that."""
     store = site.store
     store.resolve(name)
     was, earlier = store.tag(name), store.tagged_before(name)

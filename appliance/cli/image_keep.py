@@ -110,7 +110,10 @@ def gc(site: Site, /, dry_run: bool, work: bool, now: bool, yes: bool, json_: bo
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def rm(site: Site, /, refs: tuple[str, ...], whole: bool, yes: bool) -> None:
-    """Remove versions (NAME:NUMBER), or with --all whole images (NAME). The packs nothing else needs go too."""
+    """Remove versions. REFS are NAME:NUMBER; or with --all whole images (NAME).
+
+    The packs nothing else needs go too.
+    """
     store, busy = site.store, installing(site)
     rows: list[list[str]] = []
     for ref in refs:

@@ -8,7 +8,11 @@ import click
 
 from appliance.cli import show
 from appliance.cli.main import Site
+from images.checks.check import summary
 from images.manifest import Manifest
+
+RANK = {"error": 0, "warning": 1}
+MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]"}
 
 
 @click.command("list")
@@ -84,12 +88,17 @@ def show_(site: Site, /, ref: str, json_: bool) -> None:
         "",
     )
     print()
+    found = sorted((c for c in manifest.checks if c.get("found")), key=lambda c: RANK.get(str(c.get("severity")), 2))
     show.table(
-        ["check", "found", "done"],
+        ["", "check", "found", "what was done, or is to be done"],
         [
-            [show.safe(check["name"]), show.safe(", ".join(check["found"])), show.safe(check["fix"])]
-            for check in manifest.checks
-            if check.get("found")
+            [
+                MARKS.get(str(check.get("severity")), ""),
+                show.safe(check["name"]),
+                show.safe(", ".join(check["found"])),
+                show.safe(check["fix"]),
+            ]
+            for check in found
         ],
         f"{len(manifest.checks)} checks, nothing found",
     )
@@ -99,11 +108,14 @@ def show_(site: Site, /, ref: str, json_: bool) -> None:
 def published(site: Site, /, ref: str) -> None:
     """Say what became of a new version: its digest, what the checks found, and who gets it."""
     manifest, digest = site.store.load(ref)
-    findings = [check for check in manifest.checks if check.get("severity") == "error"]
     print(f"{ref} is published ({digest[:12]}), {show.size(sum(p.used for p in manifest.partitions))} used")
-    for check in findings:
-        name, found, fix = (show.safe(text) for text in (check["name"], ", ".join(check["found"]), check["fix"]))
-        print(f"  ! {name}: {found}. {fix}")
+    for check in manifest.checks:
+        if check.get("severity") == "error":
+            name, found, fix = (show.safe(text) for text in (check["name"], ", ".join(check["found"]), check["fix"]))
+            print(f"  ! {name}: {found}. {fix}")
+    errors, warnings = summary(manifest.checks)
+    if errors or warnings:
+        print(f"  {errors} errors, {warnings} warnings: gild.pyz image show {ref}")
     if site.store.tag(manifest.name) != manifest.version:
         print(f"  nodes still get version {site.store.tag(manifest.name)}; change that: gild.pyz image tag {ref}")
 

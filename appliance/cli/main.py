@@ -50,6 +50,7 @@ NOUNS = {
     "image": ("image", "command"),
     "node": ("node", "command"),
     "profile": ("profile", "command"),
+    "probe": ("probe", "command"),
     "help": ("topics", "command"),
 }
 

@@ -106,7 +106,7 @@ def test_shipped_recipes_are_listed_and_printed(say: Say, name: str) -> None:
         (("rm", "none:1", "--yes"), 3, "none"),
         (("verify", "none"), 3, "none"),
         (("import", "/nonexistent", "--name", "x"), 1, "/nonexistent"),
-        (("import", "/proc/self/comm", "--name", "x"), 1, "tar"),
+        (("import", "/proc/self/comm", "--name", "x"), 1, "not a whole archive"),
         (("import", "/dev", "--name", "x"), 1, "not the root of a system"),
     ],
 )
