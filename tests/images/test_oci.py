@@ -9,15 +9,17 @@ import io
 import json
 import lzma
 import os
+import subprocess
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 
-from images.errors import SourceInvalid
+from images.errors import NoSpace, SourceInvalid
 from images.ext4 import EPOCH
 from images.namespace import in_private_namespace, mounted
 from images.options import Options
@@ -358,3 +360,34 @@ def test_every_byte_of_the_layers_is_hashed(tmp_path: Path) -> None:
     (tmp_path / "target").rename(tmp_path / "old")
     with pytest.raises(SourceInvalid, match="goes on after its end"):
         unpacked(tmp_path / "endless", tmp_path)
+
+
+def test_an_archive_through_a_pipe(tmp_path: Path) -> None:
+    layout = Layout()
+    data = layout.add(layout.image([tree_layer(tmp_path / "tree")])).tar()
+    (tmp_path / "x.tar").write_bytes(data)
+    store = Store(tmp_path / "store")
+    with subprocess.Popen(["cat", tmp_path / "x.tar"], stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        manifest = import_oci(store, "x", program.stdout, Options())
+    assert manifest.source["file"] == "stream" and store.verify("x") == []
+    assert sorted(p.name for p in store.work("x").iterdir()) == ["current"]
+
+
+def test_an_archive_larger_than_the_disk_gives_all_space_back(tmp_path: Path) -> None:
+    """Compressed, so that it has to be copied: once too large by itself, once with what is unpacked from it."""
+    (tmp_path / "disk").mkdir()
+    files = [archive((f"usr/{n}", {"data": bytes(48 << 20)})) for n in range(4)]
+
+    def body(count: int) -> int:
+        size = ["-o", "size=200m", "gild-test", os.fspath(tmp_path / "disk")]
+        subprocess.run(["mount", "-t", "tmpfs", *size], check=True)
+        layout = Layout()
+        layout.add(layout.image(files[:count], pack=bytes, media=OCI_LAYER))
+        with pytest.raises(NoSpace, match="the disk has"):
+            import_oci(Store(tmp_path / "disk/store"), "x", io.BytesIO(gzip.compress(layout.tar(), 1)), Options())
+        status = os.statvfs(tmp_path / "disk")
+        return (status.f_blocks - status.f_bfree) * status.f_bsize
+
+    for count in (4, 2):
+        assert in_private_namespace(partial(body, count)) < 1 << 20
