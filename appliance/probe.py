@@ -8,6 +8,7 @@ mean is `sightings`' work. It never requests what was offered, so it never holds
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import select
@@ -36,15 +37,12 @@ def main(argv: list[str]) -> int:
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         os.environ[name] = "/dev/null"
     try:
+        socket.if_nametoindex(interface)
         _look(interface, what == "requests", seconds, every)
-    except PermissionError:
-        _say({"error": f"listening on {interface} needs root", "hint": "run it with sudo"})
-        return 1
     except OSError as error:
         known = ", ".join(name for _, name in socket.if_nameindex() if name != "lo")
-        _say(
-            {"error": f"cannot listen on {interface}: {error.strerror or error}", "hint": f"this machine has: {known}"}
-        )
+        hint = f"ip link set {interface} up" if error.errno == errno.ENETDOWN else f"this machine has: {known}"
+        _say({"error": f"cannot listen on {interface}: {error.strerror or error}", "hint": hint})
         return 1
     return 0
 
@@ -95,7 +93,7 @@ def _look(interface: str, requests: bool, seconds: float, every: float) -> None:
         try:
             packet = Ether(data)
             message = packet[UDP].payload.original
-            line = {"at": float(at), "mac": packet.src, "source": packet[IP].src, "data": message.hex()}
+            line = {"at": float(at or time.time()), "mac": packet.src, "source": packet[IP].src, "data": message.hex()}
         except Exception as error:  # scapy raises what it likes for damaged packets; struct.error was seen
             line = {"damaged": type(error).__name__}
         _say(line)

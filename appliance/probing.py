@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -27,42 +28,55 @@ def command(interface: str, what: str, seconds: float, every: float) -> tuple[li
 
 
 def message(text: str) -> dict[str, Any]:
-    """A line of the probe's. Raises Environment for what is none, and for what it says went wrong."""
+    """A line of the probe's; what Python prints when it fails is {"trouble": text}. Raises Environment for what the
+    probe says went wrong."""
     try:
         line = json.loads(text)
     except ValueError:
         line = None
     if not isinstance(line, dict):
-        raise Environment(f"the probe failed: {tail(text.encode())}")
+        return {"trouble": text}
     if "error" in line:
         raise Environment(str(line["error"]), str(line.get("hint", "")))
     return line
 
 
-def lines(interface: str, what: str, *, seconds: float = 0, every: float = 0) -> Iterator[dict[str, Any] | None]:
-    """What a probe says, line by line, and None now and then while it says nothing. Closing it ends the probe. Raises
-    Environment if it cannot listen there."""
+def lines(
+    interface: str, what: str, *, seconds: float = 0, every: float = 0
+) -> Generator[dict[str, Any] | None, None, None]:
+    """What a probe says, line by line, and None about every TURN seconds, whether it says much or nothing. Closing it
+    ends the probe. Raises Environment if it cannot listen there."""
     heard: SimpleQueue[str] = SimpleQueue()
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+    except PermissionError:
+        raise Environment(f"looking at what passes on {interface} needs root", "run it with sudo") from None
+    trouble = ""
     argv, environ = command(interface, what, seconds, every)
     with beside(argv, heard.put, env=environ, act=f"listening on {interface}") as wait:
         code: int | None = None
+        turn = time.monotonic() + TURN
         while True:
+            if time.monotonic() >= turn:
+                turn = time.monotonic() + TURN
+                yield None
             try:
                 text = heard.get(timeout=0 if code is not None else TURN)
             except Empty:
                 if code is not None:
                     break
                 code = wait(0)
-                yield None
                 continue
-            yield message(text)
+            line = message(text)
+            trouble = str(line.get("trouble", trouble))
+            yield line
     if code:
-        raise Environment(f"the probe on {interface} ended with {code}")
+        raise Environment(f"the probe on {interface} ended with {code}: {tail(trouble.encode())}")
 
 
-def frames(interface: str, what: str, *, seconds: float = 0, every: float = 0) -> Iterator[Frame | None]:
+def frames(interface: str, what: str, *, seconds: float = 0, every: float = 0) -> Generator[Frame | None, None, None]:
     """The DHCP messages that a probe sees; None now and then. Raises Environment."""
-    with closing(lines(interface, what, seconds=seconds, every=every)) as said:  # type: ignore[type-var]
+    with closing(lines(interface, what, seconds=seconds, every=every)) as said:
         for line in said:
             yield None if line is None else frame(line)
 
@@ -72,7 +86,7 @@ def ask(interface: str, seconds: float = ASK_SECONDS) -> list[Server]:
     the network would. No offer is taken. Raises Environment."""
     found, mac = Servers(), ""
     end = time.monotonic() + START_SECONDS + seconds
-    with closing(lines(interface, "replies", seconds=seconds, every=seconds)) as said:  # type: ignore[type-var]
+    with closing(lines(interface, "replies", seconds=seconds, every=seconds)) as said:
         for line in said:
             if time.monotonic() > end:
                 raise Environment(f"the probe on {interface} does not end")

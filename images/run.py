@@ -38,6 +38,7 @@ PACKAGE_OF = {
 }
 LAST_LINES = 20  # of a streamed program's output, kept for the error message
 LAST_LINE = 4096  # bytes of one such line
+LONG_LINE = 1 << 16  # bytes of a line that is worked on; what is longer comes in pieces
 PIPE_SIZE = 1 << 20  # bytes; fs.pipe-max-size, the most a process without privileges may ask for
 GRACE = 5.0  # seconds between asking a program to end and killing it
 FAILED_WAIT = 0.5  # seconds a program gets to say why its output made no sense
@@ -147,6 +148,53 @@ def attached(argv: Sequence[str], *, fds: Sequence[int] = (), act: str = "") -> 
         except KeyboardInterrupt:  # typed for the program, which has heard of it too
             continue
         return code if code >= 0 else 128 - code
+
+
+@contextlib.contextmanager
+def beside(
+    argv: Sequence[str], on_line: Callable[[str], None], *, env: Mapping[str, str] | None = None, act: str = ""
+) -> Iterator[Callable[[float], int | None]]:
+    """Run `argv` beside this process for as long as the block lasts; then it is ended with all it started.
+
+    A thread hands each line of its merged output to `on_line`, which must not raise. The program's input is empty and
+    ends when this process ends, however that happens: one that watches its input never outlives it. Yields
+    wait(seconds), which gives the exit code once it has ended within that time, or None.
+    Raises ToolMissing, CommandFailed if it cannot be started.
+    """
+    full = _environment(argv, env, act)
+    try:
+        proc = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=full,
+            process_group=0,
+        )
+    except OSError as error:
+        raise _unstartable(argv, act, error) from None
+    assert proc.stdout is not None
+    output = proc.stdout
+
+    def read() -> None:
+        while line := output.readline(LONG_LINE):
+            on_line(line.decode("utf-8", "replace").rstrip())
+
+    def wait(seconds: float) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = proc.wait(seconds)
+            reader.join(GRACE)
+            return code
+        return None
+
+    reader = threading.Thread(target=read, name="beside", daemon=True)
+    with proc:
+        reader.start()
+        try:
+            yield wait
+        finally:
+            _end_group(proc)
+            reader.join(GRACE)
 
 
 @contextlib.contextmanager

@@ -125,7 +125,7 @@ def log(site: Site, /, node: str, after: int, follow: bool, json_: bool) -> None
 def _timeline(events: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
     colours = {"bad": "red", "warn": "yellow", "good": "green", "log": "bright_black"}
     for event in events:
         colour = colours.get(event["level"])

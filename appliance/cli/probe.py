@@ -65,7 +65,7 @@ def listen(interface: str, seconds: float | None, json_: bool) -> None:
     from appliance.probing import frames
 
     machines = Machines()
-    with closing(frames(interface, "requests", seconds=seconds or 0)) as seen:  # type: ignore[type-var]
+    with closing(frames(interface, "requests", seconds=seconds or 0)) as seen:
         if json_:
             for frame in seen:
                 machine = machines.saw(frame) if frame is not None else None
@@ -80,7 +80,7 @@ def _live(interface: str, machines: Machines, seen: Iterator[Frame | None]) -> N
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if console.is_terminal:
         try:
             with Live(picture(machines, console.height), console=console, auto_refresh=False) as live:

@@ -88,14 +88,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> 
     if not rows:
         print(empty)
         return
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(grid(columns, rows))
+    # A MAC address such as 00:0a:cd:ab:... would be taken for the short name of a picture.
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False, emoji=False).print(grid(columns, rows))
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> None:
     """Print name and value, one pair a line; pairs without a value are left out."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
     width = max((len(name) for name, value in pairs if value), default=0)
     for name, value in pairs:
         if value:

@@ -28,7 +28,7 @@ def command(site: Site, /, json_: bool, once: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     rows = client.get("nodes")
     if once or not console.is_terminal:
         console.print(picture(rows, console.height))

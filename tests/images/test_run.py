@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from images.errors import CommandFailed, ToolMissing
-from images.run import LAST_LINES, attached, pipe, run, stream, tail
+from images.run import LAST_LINES, attached, beside, pipe, run, stream, tail
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_output_comes_back_whole() -> None:
@@ -234,3 +238,44 @@ def test_attached_names_what_cannot_be_started(tmp_path: Path) -> None:
     (tmp_path / "tool").chmod(0o755)
     with pytest.raises(CommandFailed, match="cannot be started"):
         attached([str(tmp_path / "tool")])
+
+
+# --- a program that runs beside this one
+
+
+def test_lines_come_while_it_runs_and_it_ends_with_the_block() -> None:
+    lines: list[str] = []
+    with beside(["sh", "-c", "echo $$; echo oops >&2; sleep 600"], lines.append) as wait:
+        assert wait(0.05) is None
+        wait_until(lambda: len(lines) == 2)
+    assert lines[1] == "oops"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(lines[0]), 0)
+
+
+def test_its_end_and_all_it_said_are_known_together() -> None:
+    lines: list[str] = []
+    with beside(["sh", "-c", "seq 1000; exit 3"], lines.append) as wait:
+        assert wait(20) == 3 and len(lines) == 1000
+        assert wait(0) == 3
+
+
+def test_its_input_ends_with_this_process(tmp_path: Path) -> None:
+    """The one in the middle is killed, so that it cannot end anything; the one below it learns it by its input."""
+    gone = tmp_path / "gone"
+    middle = (
+        "import os\nfrom images.run import beside\n"
+        "def end(line):\n    os.kill(os.getpid(), 9)\n"
+        f"with beside(['sh', '-c', 'echo up; cat; echo gone > {gone}'], end) as wait:\n"
+        "    wait(30)\n"
+    )
+    done = run([sys.executable, "-c", middle], cwd=str(ROOT), check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    wait_until(gone.exists)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < end, "it has not happened"
+        time.sleep(0.02)
