@@ -36,6 +36,7 @@ from images.store import Store
 from images.treesync import sync_tree
 
 AHEAD = 8
+TICK = 0.02  # seconds; the kernel dates files by a clock that may be a tick behind (at most 10 ms, at 100 Hz)
 Source = dict[str, Any]
 
 
@@ -85,7 +86,7 @@ def publish_tree(
     last = _last(store, name)
     with disk_errors(f"preparing the tree of {name}"):
         uuid = root_uuid(tree) or (last.partitions[0].uuid if last else ext4.filesystem_uuid(name))
-        start = time.time()
+        start = time.time() - TICK
         facts = _prepared(tree, {"root": "/"}, "ext4", uuid, options, source)
         clamp_times(tree, start if latest is None else latest)
         size = ext4.tree_size(tree)

@@ -6,5 +6,5 @@ test can tell it on a loop device. `facts` says what the hardware is, with `prob
 
 `install` carries out one order: `disk` partitions, images.target restores, `disk` grows, `localise` fits the tree and
 `boot` makes it start; `kexec` leaves. Nothing is written before the plan has been checked to its end, and nothing that
-is half written can be started.
+is half written can be started. `capture` carries out the other kind of order: it reads the disk of a golden client.
 """

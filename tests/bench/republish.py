@@ -22,8 +22,8 @@ from tests.bench.rig import Rig, Row, against, at_most
 
 BASE = "systemd systemd-sysv linux-image-amd64 initramfs-tools openssh-server iproute2 udev kmod"
 MORE = (
-    "python3 perl vim-tiny git rsync tcpdump htop tmux zsh curl wget jq lsof nfs-common strace sqlite3 nginx-light unzip "
-    "parted xfsprogs btrfs-progs mdadm smartmontools pciutils make gcc less file chrony nmap"
+    "python3 perl vim-tiny git rsync tcpdump htop tmux zsh curl wget jq lsof nfs-common strace sqlite3 nginx-light "
+    "unzip parted xfsprogs btrfs-progs mdadm smartmontools pciutils make gcc less file chrony nmap"
 )
 
 

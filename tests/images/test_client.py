@@ -53,8 +53,8 @@ CLIENT = read_facts(SAID)
 
 def test_facts_are_read() -> None:
     assert replace(CLIENT, mounts=(), swaps=(), check=()) == Client(
-        "/", "Linux", "gold", "6.1.0-9-amd64", "x86_64", "0", "tar (GNU tar) 1.34", (), "debian", 4096 * 600, "0a-1b", (), (),
-        ("bash", "mysqld"),
+        "/", "Linux", "gold", "6.1.0-9-amd64", "x86_64", "0", "tar (GNU tar) 1.34", (), "debian", 4096 * 600, "0a-1b",
+        (), (), ("bash", "mysqld"),
     )  # fmt: skip
     assert CLIENT.mounts == (Mount("/", "/", "ext4", "rw"),)
     selection = choose(CLIENT, Wishes())
