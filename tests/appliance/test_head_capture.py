@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import shutil
-import ssl
 import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
-from aiohttp import web
 
 from appliance.errors import Wrong
-from appliance.web.app import application, runner
-from appliance.web.node_api import NodeApi
 from images import ext4, working
 from images.errors import GildError
 from images.manifest import Manifest
 from images.namespace import in_private_namespace, mounted
 from images.store import Store
 from netboot.agent import facts
-from netboot.agent.__main__ import story
-from netboot.report import HELLO, Disk, Hello
-from netboot.wire import decode, encode
-from tests.appliance.rack import Machine, Rack
+from netboot.report import Disk
+from tests.appliance.tlshead import TlsHead
 from tests.images.sametree import differences
 from tests.images.tinytree import tiny_tree
 from tests.netboot.agent.lightnode import MIB, LightMachine
 from tests.netboot.agent.loopdisk import loop_disk, needs_root
-from tests.netboot.agent.smallhead import certificate, public
 
 pytestmark = needs_root
 T = TypeVar("T")
@@ -52,116 +42,13 @@ ROOT_AT, HOME_AT = 102400 * 512, 757760 * 512
 DISK = 540 * MIB
 
 
-class Loop:
-    """A head with a real store behind its node API, on an event loop of its own; one machine that is approved."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.store = folder, Store(folder / "store")
-        self.pem = certificate(folder)
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-        self.posts: dict[str, int] = {}
-        self.bend: Callable[[str], int] = lambda path: 0
-        self.rack, self.machine = self.call(self._rack)
-        self.port = asyncio.run_coroutine_threadsafe(self._serve(), self.loop).result(20)
-
-    def call(self, work: Callable[[], T]) -> T:
-        """Run `work` where the head lives."""
-        done: Future[T] = Future()
-
-        def body() -> None:
-            try:
-                done.set_result(work())
-            except BaseException as error:
-                done.set_exception(error)
-
-        self.loop.call_soon_threadsafe(body)
-        return done.result(60)
-
-    def _rack(self) -> tuple[Rack, Machine]:
-        (self.folder / "state").mkdir()
-        rack = Rack(self.folder / "state")
-        rack.images = self.store  # type: ignore[assignment]
-        rack.stop()
-        rack.start()
-        machine = rack.machine(1)
-        machine.boot()
-        return rack, machine
-
-    async def _serve(self) -> int:
-        api = NodeApi(self.rack.head)
-
-        async def hello(request: web.Request) -> web.Response:
-            said = replace(decode(Hello, await request.read()), mac=self.machine.mac)
-            # On one machine everybody comes from the loopback address; the head wants the node's own.
-            return web.Response(body=encode(self.rack.head.hello(said, self.machine.address)))
-
-        @web.middleware
-        async def count(request: web.Request, handler: Any) -> web.StreamResponse:
-            self.posts[request.path] = self.posts.get(request.path, 0) + (request.content_length or 0)
-            if status := self.bend(request.path):
-                await request.read()
-                if status == 1 and request.transport is not None:
-                    await handler(request)
-                    request.transport.abort()  # done, but the answer is lost
-                return web.Response(status=503)
-            answer: web.StreamResponse = await handler(request)
-            return answer
-
-        app = application([web.post(HELLO, hello), *api.routes()[1:]])
-        app.middlewares.append(count)
-        self.runner = runner(app)
-        await self.runner.setup()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.pem)
-        site = web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=context)
-        await site.start()
-        return int(self.runner.addresses[0][1])
-
-    def order(self, **given: Any) -> dict[str, Any]:
-        return self.call(lambda: self.rack.head.capture(self.machine.mac, "gold", **given))
-
-    def agent(self, disk: Callable[[], tuple[Disk, ...]], name: str = "agent") -> LightMachine:
-        """One boot of the installer, to its end."""
-        folder = self.folder / name
-        (folder / "etc").mkdir(parents=True, exist_ok=True)
-        (folder / "etc/head.pem").write_text(public(self.pem))
-        (folder / "etc/settings.json").write_text(json.dumps({"head": "127.0.0.1", "https_port": self.port}))
-        machine = LightMachine(etc=str(folder / "etc"), run=str(folder / "run"), mnt=str(folder / "mnt"))
-        machine.disks = disk
-        machine.command = {"BOOTIF": "01-" + self.machine.mac.replace(":", "-")}
-        assert story(machine) == 0
-        return machine
-
-    def settled(self) -> str:
-        """The node's state once nothing is being published any more."""
-        for _ in range(600):
-            self.call(lambda: self.rack.head.tick())
-            if not self.call(lambda: dict(self.rack.head._captures.running)):
-                break
-            threading.Event().wait(0.1)
-        return self.call(lambda: self.rack.state_of(self.machine.mac))
-
-    def timeline(self) -> str:
-        return self.call(lambda: self.rack.timeline(self.machine.mac))
-
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.runner.cleanup(), self.loop).result(20)
-        self.call(self.rack.stop)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
-
-
 @pytest.fixture
-def head(tmp_path: Path) -> Iterator[Loop]:
-    loop = Loop(tmp_path)
+def head(tmp_path: Path) -> Iterator[TlsHead]:
+    head = TlsHead(tmp_path)
     try:
-        loop.call(lambda: loop.rack.head.approve([loop.machine.mac]))
-        loop.call(lambda: loop.rack.await_keys(loop.machine))
-        yield loop
+        yield head
     finally:
-        loop.close()
+        head.close()
 
 
 @contextmanager
@@ -202,7 +89,7 @@ def restored(store: Store, manifest: Manifest, folder: Path, against: Path, inde
     return in_private_namespace(compare)
 
 
-def test_a_golden_client_becomes_a_version_and_only_new_chunks_are_sent(tmp_path: Path, head: Loop) -> None:
+def test_a_golden_client_becomes_a_version_and_only_new_chunks_are_sent(tmp_path: Path, head: TlsHead) -> None:
     with golden(tmp_path) as (disk, tree, home):
         with open(disk()[0].path, "rb") as raw:
             before = raw.read()
@@ -237,7 +124,7 @@ def test_a_golden_client_becomes_a_version_and_only_new_chunks_are_sent(tmp_path
         assert "sanboot" in head.call(head.machine.boot) or "exit" in head.call(head.machine.script)
 
 
-def test_a_lost_answer_and_a_head_that_is_away_do_no_harm(tmp_path: Path, head: Loop) -> None:
+def test_a_lost_answer_and_a_head_that_is_away_do_no_harm(tmp_path: Path, head: TlsHead) -> None:
     seen: dict[str, int] = {}
 
     def bend(path: str) -> int:
@@ -251,7 +138,7 @@ def test_a_lost_answer_and_a_head_that_is_away_do_no_harm(tmp_path: Path, head: 
         assert head.settled() == "ready" and head.store.verify("gold:1") == [], head.timeline()
 
 
-def test_a_capture_that_is_taken_back_gives_everything_back(tmp_path: Path, head: Loop) -> None:
+def test_a_capture_that_is_taken_back_gives_everything_back(tmp_path: Path, head: TlsHead) -> None:
     with golden(tmp_path) as (disk, _, _):
         head.order()
 
@@ -282,7 +169,7 @@ def test_a_capture_that_is_taken_back_gives_everything_back(tmp_path: Path, head
     ("kind", "words"), [("lvm", "physical volume of LVM"), ("none", "no filesystem"), ("data", "holds a system")]
 )
 def test_a_disk_that_cannot_be_captured_is_told_and_the_node_stays(
-    tmp_path: Path, head: Loop, kind: str, words: str
+    tmp_path: Path, head: TlsHead, kind: str, words: str
 ) -> None:
     with loop_disk(tmp_path, 200 * MIB) as found:
         table = "label: gpt\n1 : start=2048, size=300000, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4\n"
@@ -310,7 +197,7 @@ def test_a_disk_that_cannot_be_captured_is_told_and_the_node_stays(
         assert list((head.store.root / "work").glob("*/next")) == []
 
 
-def test_what_cannot_be_ordered(head: Loop) -> None:
+def test_what_cannot_be_ordered(head: TlsHead) -> None:
     with pytest.raises(GildError, match="nonsense"):
         head.order(preview=True, disk="nonsense")
     with pytest.raises(Wrong, match="names a version"):
