@@ -33,7 +33,8 @@ Sort = Callable[[dict[int, Part]], list[Part]]
 
 @dataclass(frozen=True)
 class Offered:
-    """A partition of the golden client: its number there, bytes, filesystem, and the bytes that are in use."""
+    """A partition of the golden client: its number there (0: a disk without a table), its bytes, its filesystem, and
+    the bytes that are in use."""
 
     number: int
     size: int
@@ -175,5 +176,5 @@ def _check(offered: Sequence[Offered]) -> None:
     if not offered or len(offered) > MAX_PARTS or len(set(numbers)) != len(numbers):
         raise SourceInvalid("the golden client has no partitions that could be captured")
     for part in offered:
-        if not (0 < part.size <= MAX_SIZE and 0 <= part.used <= part.size and 0 < part.number <= 1024):
+        if not (0 < part.size <= MAX_SIZE and 0 <= part.used <= part.size and 0 <= part.number <= 1024):
             raise SourceInvalid(f"partition {part.number} of {part.size} bytes, {part.used} in use, is not possible")

@@ -24,7 +24,7 @@ from netboot.report import Disk, Phase
 from netboot.wire import WIRE
 
 BATCH = 16  # chunks in hand of one thread: 8 MiB raw, and about as much again compressed at the worst
-LEVEL = 3
+LEVEL = 1  # zstd; the head compresses what it keeps anew, and the client has better things to do
 
 
 class CaptureRefused(GildError):

@@ -197,6 +197,18 @@ def test_a_disk_that_cannot_be_captured_is_told_and_the_node_stays(
         assert list((head.store.root / "work").glob("*/next")) == []
 
 
+def test_a_disk_without_a_partition_table_is_one_filesystem(tmp_path: Path, head: TlsHead) -> None:
+    with loop_disk(tmp_path, 200 * MIB) as found:
+        image = tmp_path / "fs"
+        ext4.make(tiny_tree(tmp_path / "tree"), image, name="x", size=200 * MIB, inodes=2000)
+        with image.open("rb") as data, open(found.path, "r+b") as disk:
+            shutil.copyfileobj(data, disk, 1 << 20)
+        head.order()
+        seen = (replace(facts.read_disk(os.path.basename(found.path)), serial="G"),)
+        assert head.agent(lambda: seen).left == "reboot"
+        assert head.settled() == "ready" and head.store.versions("gold") == [1], head.timeline()
+
+
 def test_what_cannot_be_ordered(head: TlsHead) -> None:
     with pytest.raises(GildError, match="nonsense"):
         head.order(preview=True, disk="nonsense")

@@ -101,15 +101,20 @@ class TlsHead:
 
     def agent(self, disk: Callable[[], tuple[Disk, ...]], name: str = "agent") -> LightMachine:
         """One boot of the installer, to its end."""
-        folder = self.folder / name
-        (folder / "etc").mkdir(parents=True, exist_ok=True)
-        (folder / "etc/head.pem").write_text(public(self.pem))
-        (folder / "etc/settings.json").write_text(json.dumps({"head": "127.0.0.1", "https_port": self.port}))
+        folder = self.client_folder(name)
         machine = LightMachine(etc=str(folder / "etc"), run=str(folder / "run"), mnt=str(folder / "mnt"))
         machine.disks = disk
         machine.command = {"BOOTIF": "01-" + self.machine.mac.replace(":", "-")}
         assert story(machine) == 0
         return machine
+
+    def client_folder(self, name: str) -> Path:
+        """What the head gives the installer: its certificate and where it is."""
+        folder = self.folder / name
+        (folder / "etc").mkdir(parents=True, exist_ok=True)
+        (folder / "etc/head.pem").write_text(public(self.pem))
+        (folder / "etc/settings.json").write_text(json.dumps({"head": "127.0.0.1", "https_port": self.port}))
+        return folder
 
     def settled(self) -> str:
         """The node's state once nothing is being published any more."""
