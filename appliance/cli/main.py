@@ -51,6 +51,9 @@ NOUNS = {
     "node": ("node", "command"),
     "profile": ("profile", "command"),
     "probe": ("probe", "command"),
+    "doctor": ("doctor", "command"),
+    "backup": ("backup", "backup"),
+    "restore": ("backup", "restore"),
     "help": ("topics", "command"),
 }
 
