@@ -114,8 +114,9 @@ def published(site: Site, /, ref: str) -> None:
             name, found, fix = (show.safe(text) for text in (check["name"], ", ".join(check["found"]), check["fix"]))
             print(f"  ! {name}: {found}. {fix}")
     errors, warnings = summary(manifest.checks)
-    if errors or warnings:
-        print(f"  {errors} errors, {warnings} warnings: gild.pyz image show {ref}")
+    counts = [f"{n} {word}{'s' if n > 1 else ''}" for n, word in ((errors, "error"), (warnings, "warning")) if n]
+    if counts:
+        print(f"  {', '.join(counts)}: gild.pyz image show {ref}")
     if site.store.tag(manifest.name) != manifest.version:
         print(f"  nodes still get version {site.store.tag(manifest.name)}; change that: gild.pyz image tag {ref}")
 
