@@ -35,7 +35,7 @@ def run(rig: Rig) -> Iterator[Row]:
         _system(memory / "tree")
         make_ext4(memory / "tree", memory / "disk", SIZE)
         shutil.rmtree(memory / "tree")
-        argv = ["losetup", "--find", "--show", memory / "disk"]
+        argv = ["losetup", "--find", "--show", str(memory / "disk")]
         loop = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
         yield from _rows(rig, loop)
     finally:
