@@ -12,6 +12,7 @@ import pytest
 from tests.netboot.lan import Lan
 
 ADDRESS = "10.77.0.200"
+CARD = "52:54:00:00:77:01"  # of the machine's end
 needs_dnsmasq = pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq-base is not installed")
 
 

@@ -31,6 +31,13 @@ def test_what_a_machine_says_cannot_colour_move_or_reverse_the_screen(capsys: py
     assert "[red]c" in out and "\\x1b" in out
 
 
+def test_addresses_are_not_turned_into_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    show.table(["MAC"], [["52:54:ab:cd:00:01"], ["00:a:b:m:00:01"]], "")
+    show.facts([("MAC", "52:54:ab:cd:00:01")])
+    out = capsys.readouterr().out
+    assert out.count("52:54:ab:cd:00:01") == 2 and "00:a:b:m:00:01" in out
+
+
 def test_a_question_needs_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
