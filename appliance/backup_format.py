@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from images.errors import GildError
 
 FORMAT, VERSION = "gild backup", 1
-LIST, SEAL = "backup.json", "backup.sha256"
+LIST, SEAL, DATABASE = "backup.json", "backup.sha256", "gild.db"
 BLOCK = 512  # bytes of a header; contents are filled up with zeros to a multiple of it
 END = bytes(2 * BLOCK)
 MAX_LIST = 64 << 20  # bytes of backup.json: some 300,000 files
@@ -87,6 +87,8 @@ def decode(data: bytes, schema: int) -> Listing:
         _tree(listing.members)
     except (KeyError, TypeError):
         raise BackupInvalid("the list in this backup is incomplete", WHAT) from None
+    if bool(listing.schema) != any(member.name == DATABASE for member in listing.members):
+        raise BackupInvalid(f"the list in this backup contradicts itself about {DATABASE}", WHAT)
     if not (gild + listing.head).isprintable():
         raise BackupInvalid("the list in this backup holds control characters", WHAT)
     if listing.schema > schema:

@@ -82,7 +82,9 @@ def restore(site: Site, /, file: str, yes: bool, json_: bool) -> None:
             try:
                 stream = opened.enter_context(open(file, "rb"))
             except OSError as error:
-                raise NotFound(f"{file} cannot be read: {error.strerror}") from None
+                raise NotFound(
+                    f"{file} cannot be read: {error.strerror}", "give a FILE that gild.pyz backup wrote"
+                ) from None
         incoming = Incoming(stream)
         listing = incoming.listing
         if not json_:

@@ -33,11 +33,18 @@ def nothing(phase: str, done: int, total: int) -> None:
 
 
 def make(paths: Paths, images: bool = False) -> tuple[bytes, Listing, tuple[str, ...]]:
+    """A backup, its list, and what was left out."""
     out = io.BytesIO()
     with scratch_below(paths.state) as scratch:
         made = backup(paths, out, scratch, images=images, progress=nothing)
     assert made.size == len(out.getvalue())
     return out.getvalue(), made.listing, made.left_out
+
+
+def database_of(data: bytes, path: Path) -> Path:
+    """The database in a backup, written to `path`."""
+    Incoming(io.BytesIO(data)).read(lambda m: path.open("wb") if m.name == "gild.db" else io.BytesIO(), nothing)
+    return path
 
 
 @pytest.fixture
@@ -77,7 +84,8 @@ def add_images(paths: Paths) -> str:
     for path, content in (
         (store.packs / f"{name}.pack", pack), (store.packs / f"{name}.idx", b"index"),
         (store.packs / ".tmp-half", b"half"), (store.root / "tags" / "compute", b"1\n"),
-        (store.root / "images" / "compute" / "1.json", b"{}"), (store.root / "images" / "compute" / "tags", b"1 1 to\n"),
+        (store.root / "images" / "compute" / "1.json", b"{}"),
+        (store.root / "images" / "compute" / "tags", b"1 1 to\n"),
         (store.root / "images" / "compute" / ".lock", b""), (store.root / "work" / "compute" / "disk", b"work"),
     ):  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,14 +164,9 @@ def test_the_database_is_of_one_moment_while_it_is_written(paths: Paths, tmp_pat
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            for attempt in range(3):
+            for _ in range(3):
                 rows = connection.execute("SELECT count(*) FROM profiles").fetchone()[0]
-                data, listing, _ = make(paths)
-                again = tmp_path / f"copy{attempt}"
-                Incoming(io.BytesIO(data)).read(
-                    lambda m: again.open("wb") if m.name == "gild.db" else io.BytesIO(), nothing
-                )
-                with contextlib.closing(sqlite3.connect(again)) as copy:
+                with contextlib.closing(sqlite3.connect(database_of(make(paths)[0], tmp_path / "copy"))) as copy:
                     a, b, all_ = (
                         copy.execute(f"SELECT count(*) FROM profiles WHERE name LIKE '{like}'").fetchone()[0]
                         for like in ("a0%", "b0%", "%")
@@ -184,9 +187,7 @@ def test_what_was_written_before_a_crash_is_in_it(paths: Paths, tmp_path: Path) 
     subprocess.run(["python3", "-c", program, paths.database], check=False, timeout=60)
     assert paths.database.with_name("gild.db-wal").stat().st_size
     data, _, _ = make(paths)
-    again = tmp_path / "copy"
-    Incoming(io.BytesIO(data)).read(lambda m: again.open("wb") if m.name == "gild.db" else io.BytesIO(), nothing)
-    with contextlib.closing(sqlite3.connect(again)) as copy:
+    with contextlib.closing(sqlite3.connect(database_of(data, tmp_path / "copy"))) as copy:
         assert copy.execute("SELECT count(*) FROM profiles WHERE name = 'last'").fetchone() == (1,)
 
 
