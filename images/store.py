@@ -203,6 +203,8 @@ class Store:
         have = self.versions(name)
         if not whole and number == self.tag(name) and len(have) > 1:
             raise Busy(f"{name}:{number} is what nodes get", f"tag another version first: gild image tag {name}:N")
+        if (whole or len(have) == 1) and (self.work(name) / "held").exists():
+            raise Busy(f"{name} is mounted for editing", f"first: gild.pyz image edit {name} --publish, or --discard")
         with self.lineage_lock(name), disk_errors(f"removing {ref}"):
             for version in have if whole or len(have) == 1 else [number]:
                 # The manifest goes first: what is left over without it is garbage, not a broken version.

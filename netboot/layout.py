@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from images.errors import GildError
 from images.manifest import Manifest
-from netboot.plan import LayoutPart
+from netboot.plan import DEFAULT_LAYOUT, LayoutPart
 
 MIB = 1 << 20
 # Every partition starts and ends on a MiB: a multiple of every sector, stripe and erase block in use, and what
@@ -152,8 +152,10 @@ def check_whole(manifest: Manifest, disk_size: int, sector: int) -> None:
 def fitted(parts: Sequence[LayoutPart], manifest: Manifest) -> tuple[LayoutPart, ...]:
     """The layout with a place for every partition of an image. One the layout names no role for takes the place that
     is mounted where it belongs, or gets one of its own size: an image taken from a machine with a /boot of its own is
-    installed without a word about it in the profile. Raises LayoutFailed."""
-    wanted, roles = list(parts), {partition.role for partition in manifest.partitions}
+    installed without a word about it in the profile. A layout that the image's recipe suggests stands in for the
+    default one, and for no other. Raises LayoutFailed."""
+    wanted = list(_suggested(manifest) if tuple(parts) == DEFAULT_LAYOUT else parts)
+    roles = {partition.role for partition in manifest.partitions}
     if missing := sorted(part.role for part in parts if part.role and part.role not in roles):
         raise LayoutFailed(f"{manifest.ref} has no partition {', '.join(missing)}, which the layout wants filled")
     for partition in manifest.partitions:
@@ -169,6 +171,32 @@ def fitted(parts: Sequence[LayoutPart], manifest: Manifest) -> tuple[LayoutPart,
         kind = "home" if mount == "/home" else "linux"
         wanted.insert(rest, LayoutPart(role[:36], kind, size, fs=partition.fs, mount=mount, role=role))
     return tuple(wanted)
+
+
+def _suggested(manifest: Manifest) -> tuple[LayoutPart, ...]:
+    """The layout of the recipe an image was built from, completed by what every disk starts from; the default one if
+    it has none. Raises LayoutFailed for one that cannot be."""
+    rows = manifest.source.get("layout")
+    if not isinstance(rows, list) or not rows:
+        return DEFAULT_LAYOUT
+    begin = {part.kind: part for part in DEFAULT_LAYOUT[:2]}
+    found = []
+    for row in rows:
+        if not isinstance(row, dict) or not all(isinstance(word, str) for word in row.values()):
+            raise LayoutFailed(f"the layout in the recipe of {manifest.ref} cannot be read")
+        mount = row.get("mount", "")
+        usual = {"swap": "swap", "/home": "home", "/boot/efi": "esp"}.get(mount, "linux")
+        part = LayoutPart(
+            row.get("name", ""), row.get("kind") or usual, row.get("size", ""), row.get("fs", ""), mount,
+            "root" if mount == "/" else "", label=row.get("label", ""),
+        )  # fmt: skip
+        if part.kind in begin:
+            begin[part.kind] = replace(part, fs=begin[part.kind].fs, mount=begin[part.kind].mount)
+        elif part.kind == "swap":
+            found.append(replace(part, fs="swap", mount="swap"))
+        else:
+            found.append(part if part.role else replace(part, fs=part.fs or "ext4"))
+    return (*begin.values(), *found)
 
 
 def script(placed: Sequence[Placed]) -> str:

@@ -45,6 +45,7 @@ def build(site: Site, /, recipe: TextIO, name: str, message: str) -> None:
 @click.option("--cmdline", default="", help="Kernel arguments of the installed system.")
 @click.option("--whole", is_flag=True, help="A disk bit for bit, whatever is on it.")
 @click.option("--reference", default="", help="Which one, of a container archive with several.")
+@click.option("--platform", default="linux/amd64", show_default=True, help="Which build of a container image.")
 @click.option("--json", "json_", is_flag=True, help="For scripts.")
 @click.pass_obj
 def import_(site: Site, /, path: str, name: str, json_: bool, **said: Any) -> None:
@@ -70,14 +71,23 @@ def import_(site: Site, /, path: str, name: str, json_: bool, **said: Any) -> No
         raise Wrong("the image needs a name", f"for instance: --name {Path(path).name.partition('.')[0] or 'compute'}")
     with show.progress("import") as progress:
         options = Options(message=said["message"], cmdline=said["cmdline"] or CMDLINE, progress=progress)
-        manifest = _imported(site, kind, name, stream or Path(path), options, said["whole"], said["reference"])
+        manifest = _imported(site, kind, name, stream or Path(path), options, **said)
     if json_:
         return show.as_json({"image": manifest.ref, "kind": kind})
     return published(site, manifest.ref)
 
 
 def _imported(
-    site: Site, kind: str, name: str, source: Path | IO[bytes], options: Options, whole: bool, reference: str
+    site: Site,
+    kind: str,
+    name: str,
+    source: Path | IO[bytes],
+    options: Options,
+    *,
+    whole: bool,
+    reference: str,
+    platform: str,
+    **_: str,
 ) -> Manifest:
     if kind.startswith("disk") or whole:
         from images.sources.disk import import_disk
@@ -88,7 +98,7 @@ def _imported(
     if kind in ("oci", "docker"):
         from images.sources.oci import import_oci
 
-        return import_oci(site.store, name, source, options, reference=reference)
+        return import_oci(site.store, name, source, options, reference=reference, platform=platform)
     if isinstance(source, Path) and kind == "directory":
         from images.sources.directory import import_directory
 

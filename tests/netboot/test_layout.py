@@ -184,3 +184,22 @@ def test_a_whole_disk_wants_one_like_it(size: int, sector: int, words: str) -> N
     layout.check_whole(manifest, 101 * MIB, 512)
     with pytest.raises(LayoutFailed, match=words):
         layout.check_whole(manifest, size, sector)
+
+
+def test_the_recipes_layout_stands_in_for_the_default_one_alone() -> None:
+    rows = [
+        {"name": "swap", "size": "1GiB", "mount": "swap"},
+        {"name": "scratch", "size": "10GiB", "fs": "xfs", "mount": "/scratch"},
+        {"name": "root", "size": "rest", "mount": "/"},
+    ]
+    manifest = replace(image(root="/"), source={"kind": "recipe", "layout": rows})
+    parts = layout.fitted(DEFAULT_LAYOUT, manifest)
+    assert [(p.name, p.kind, p.fs, p.role) for p in parts] == [
+        ("bios", "bios", "", ""), ("esp", "esp", "vfat", ""), ("swap", "swap", "swap", ""),
+        ("scratch", "linux", "xfs", ""), ("root", "linux", "", "root"),
+    ]  # fmt: skip
+    check(parts)
+    mine = (BIOS, ESP, ROOT)
+    assert layout.fitted(mine, manifest) == mine
+    with pytest.raises(LayoutFailed, match="cannot be read"):
+        layout.fitted(DEFAULT_LAYOUT, replace(manifest, source={"layout": [{"name": 7}]}))
