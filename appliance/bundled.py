@@ -50,6 +50,11 @@ def again() -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-m", "appliance"], {"PYTHONPATH": ROOT}
 
 
+def is_archive() -> bool:
+    """Whether this runs from gild.pyz, and not from a checkout."""
+    return _archive() is not None
+
+
 def _archive() -> int | None:
     """The descriptor of the .pyz, if that is where this module comes from."""
     return getattr(__spec__.loader, "fd", None) if __spec__ is not None else None

@@ -52,6 +52,7 @@ NOUNS = {
     "profile": ("profile", "command"),
     "probe": ("probe", "command"),
     "doctor": ("doctor", "command"),
+    "service": ("unit", "command"),
     "backup": ("backup", "backup"),
     "restore": ("backup", "restore"),
     "help": ("topics", "command"),

@@ -14,11 +14,11 @@ from appliance.errors import ConfigInvalid, Environment
 _METAVARS = {
     "address": "IP", "range": "IP-IP", "router": "IP", "ntp": "IP", "domain": "DOMAIN", "lease": "SECONDS",
     "unknown": "WHAT", "names": "PATTERN", "finish": "HOW", "verify": "HOW", "http_port": "PORT", "https_port": "PORT",
-    "log": "HOW",
+    "dhcp_check": "on|off", "log": "HOW",
 }  # fmt: skip
 
 
-def _options(function: Any) -> Any:
+def options(function: Any) -> Any:
     """Every setting as a flag, from the one table."""
     for setting in reversed(SETTINGS):
         if setting.name != "state":
@@ -32,7 +32,7 @@ def _options(function: Any) -> Any:
 
 
 @click.command("serve")
-@_options
+@options
 @click.pass_obj
 def command(site: Site, /, **flags: Any) -> None:
     """Answer DHCP, TFTP, DNS and HTTP on one interface, until stopped.

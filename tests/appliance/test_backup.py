@@ -233,7 +233,7 @@ def test_nothing_to_back_up(tmp_path: Path) -> None:
 
 def test_garbage_is_not_collected_meanwhile(paths: Paths) -> None:
     add_images(paths)
-    tried = []
+    tried: list[object] = []
 
     def progress(phase: str, done: int, total: int) -> None:
         if phase == "write" and not tried:

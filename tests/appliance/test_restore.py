@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import io
 import json
@@ -367,12 +368,11 @@ def test_where_directories_cannot_be_exchanged_in_one_step(
         """NFS: EINVAL (rename(2))."""
 
         def renameat2(self, *_: Any) -> int:
-            import ctypes
 
             ctypes.set_errno(22)
             return -1
 
-    monkeypatch.setattr(module.ctypes, "CDLL", lambda *_, **__: Libc())
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Libc())
     before = snapshot(here.state)
     done = put(here, make(old)[0])
     assert done.before is not None and snapshot(done.before) == before and marks(here) == ["old"]
