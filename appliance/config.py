@@ -101,6 +101,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("verify", "sample", _choice("none", "sample", "full"), "how much of the disk is read back after writing"),
     Setting("http_port", 80, _number(1, 65535), "port of boot files and image packs"),
     Setting("https_port", 443, _number(1, 65535), "port the installer reports to"),
+    Setting("dhcp_check", "on", _choice("on", "off"), "whether to look for other DHCP servers and not be the second"),
     Setting("log", "info", _choice("info", "debug"), "how much is printed: info, or debug for every packet"),
 )  # fmt: skip
 BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -129,6 +130,7 @@ class Config:
     verify: str
     http_port: int
     https_port: int
+    dhcp_check: str
     log: str
     network: ipaddress.IPv4Network = NOWHERE
 

@@ -31,7 +31,8 @@ OPENED = {("udp", 53): "DNS", ("tcp", 53): "DNS", ("udp", 67): "DHCP", ("udp", 6
 
 @dataclass(frozen=True)
 class Finding:
-    """`level` is "ok", "note", "warning" or "error" (it cannot serve); `fix` a command or a short instruction, "" where nothing is to be done."""
+    """`level` is "ok", "note", "warning" or "error" (it cannot serve); `fix`
+    a command or a short instruction, "" where nothing is to be done."""
 
     name: str
     level: str

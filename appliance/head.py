@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from appliance import __version__
@@ -21,6 +23,7 @@ from appliance.head_plan import BootPieceOf
 from appliance.head_profiles import Profiles
 from appliance.host_keys import HostKeys
 from appliance.roster import Clock, Roster
+from appliance.sightings import Server
 from appliance.store import Store
 from netboot.node import Event, overdue
 
@@ -48,6 +51,7 @@ class Head:
         self._captures = Captures(self.roster, images, self._installs.sessions)
         self._keys.made = self._installs.sessions.wake
         self._begun = self.clock.steady()
+        self.foreign: Callable[[], list[Server]] = list  # other DHCP servers on the wire, where somebody looks for them
 
         # Booting machines
         self.dhcp = self._boots.dhcp
@@ -102,6 +106,7 @@ class Head:
             "orders": sum(1 for order in self.roster.orders.values() if not order.closed),
             "installing": sorted({order.digest for order in self.roster.orders.values() if not order.closed}),
             "dhcp": dict(sorted(self._boots.counts.items())),
+            "foreign": [asdict(server) for server in self.foreign()],
             "problem": self.store.problem,
         }
 

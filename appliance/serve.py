@@ -15,6 +15,7 @@ import os
 import signal
 import ssl
 import sys
+from collections.abc import Iterable
 from ipaddress import IPv4Interface
 
 from aiohttp import web
@@ -22,8 +23,10 @@ from aiohttp import web
 from appliance import bundled, keys
 from appliance.config import Config
 from appliance.errors import ConfigInvalid, Environment
+from appliance.foreign import ForeignServers
 from appliance.head import Head
 from appliance.live import Live
+from appliance.notify import notify
 from appliance.paths import Paths
 from appliance.store import Store
 from appliance.web import app
@@ -41,7 +44,7 @@ from netboot.lease import LeaseInvalid
 from netboot.plan import BootPiece
 from netboot.ra import answer_solicitations
 from netboot.tftpd import BytesSource, TftpServer
-from netboot.udp import Drain, UdpError, interface_address, interfaces, open_tcp, open_udp
+from netboot.udp import Address, Drain, UdpError, interface_address, interfaces, open_tcp, open_udp
 
 log = logging.getLogger("gild")
 
@@ -103,8 +106,12 @@ async def _run(config: Config, paths: Paths) -> None:
         opened.callback(packs.close)
         segment = head_segment(_settings(config, identity.certificate))
         await _listen(opened, config, paths, head, Boot(head, files, segment), packs, identity)
-        await _datagrams(opened, config, head, files, segment)
-        await _until_told(head, config)
+        others = ForeignServers(config.interface, config.address) if config.dhcp_check == "on" else None
+        head.foreign = others.rows if others is not None else head.foreign
+        await _datagrams(opened, config, head, files, segment, others)
+        await _until_told(head, config, others)
+    if others is not None and others.refusal is not None:
+        raise others.refusal
 
 
 def _settings(config: Config, certificate: bytes) -> dict[str, bytes]:
@@ -162,10 +169,19 @@ async def _end(runners: list[web.AppRunner]) -> None:
 
 
 async def _datagrams(
-    opened: contextlib.AsyncExitStack, config: Config, head: Head, files: BootFiles, segment: bytes
+    opened: contextlib.AsyncExitStack,
+    config: Config,
+    head: Head,
+    files: BootFiles,
+    segment: bytes,
+    others: ForeignServers | None,
 ) -> None:
     """DHCP, TFTP, DNS and the empty router advertisement."""
     loop = asyncio.get_running_loop()
+
+    def dhcp(data: bytes, source: Address) -> Iterable[tuple[bytes, Address]]:
+        # A machine that is not answered asks again, for longer than the first look takes.
+        return head.dhcp(data, source, drain.send) if others is None or others.clear else ()
 
     def lookup(name: str, client: str) -> Piece | BytesSource | None:
         name = name.lstrip("/")
@@ -193,32 +209,47 @@ async def _datagrams(
         sock = open_udp(DHCP_PORT, interface=config.interface, broadcast=True)
     except UdpError as error:
         raise Environment(error.message, error.hint) from None
-    drain = Drain(loop, sock, lambda data, source: head.dhcp(data, source, drain.send), name="DHCP", log=log.warning)
+    drain = Drain(loop, sock, dhcp, name="DHCP", log=log.warning)
     opened.callback(drain.close)
     advertiser = answer_solicitations(loop, config.interface, log.info)
     if advertiser is not None:
         opened.callback(advertiser.close)
 
 
-async def _until_told(head: Head, config: Config) -> None:
+async def _until_told(head: Head, config: Config, others: ForeignServers | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as tasks:
-        ticking = tasks.create_task(_tick(head))
+        running = [tasks.create_task(_tick(head))]
         log.info(
             "serving on %s: %s, nodes get %s-%s in %s",
             config.interface, config.address, config.range_first, config.range_last, config.domain,
         )  # fmt: skip
+        if others is not None:
+            running += [tasks.create_task(others.watch()), tasks.create_task(_alone(others, stop))]
+        notify("READY=1", f"STATUS=serving on {config.interface}, {config.address}")
         await stop.wait()
+        notify("STOPPING=1")
         log.info("stopping")
-        ticking.cancel()
+        for task in running:
+            task.cancel()
+
+
+async def _alone(others: ForeignServers, stop: asyncio.Event) -> None:
+    """Ends the process if somebody else gives addresses on its wire."""
+    await others.first_look()
+    if others.clear:
+        log.info("no other DHCP server gives addresses on %s: requests are answered now", others.interface)
+    else:
+        stop.set()
 
 
 async def _tick(head: Head) -> None:
     while True:
         await asyncio.sleep(TICK)
+        notify("WATCHDOG=1")
         try:
             head.tick()
         except GildError as error:

@@ -115,24 +115,33 @@ def server(seen: Frame, client: str | None = None) -> Server | None:
 
 
 class Servers:
-    """DHCP servers seen, each once, the latest answer of each that tells most. `own` are addresses not counted."""
+    """DHCP servers seen, each once, with the answer that tells most. `own` are addresses not counted; a server that was
+    silent for `gone` seconds is forgotten."""
 
-    def __init__(self, own: frozenset[str] = frozenset()) -> None:
+    def __init__(self, own: frozenset[str] = frozenset(), gone: float = float("inf")) -> None:
         self.known: dict[tuple[str, str], Server] = {}
-        self._own = own
+        self._own, self._gone = own, gone
+        self._last: dict[tuple[str, str], float] = {}
 
-    def saw(self, seen: Server) -> bool:
-        """Note an answer. True if this server was not known, or was not known to give addresses."""
+    def saw(self, seen: Server, at: float = 0.0) -> bool:
+        """Note an answer of that wall time (seconds). True if this server was not known, or to give no addresses."""
+        self.forget(at)
         if seen.server_id in self._own and seen.source in self._own:
             return False
         key = (seen.server_id, seen.mac)
         before = self.known.get(key)
         if before is None and len(self.known) >= MOST_SERVERS:
             return False
+        self._last[key] = at
         if before is not None and before.kind == "addresses" and seen.kind != "addresses":
             return False
         self.known[key] = seen
         return before is None or before.kind != seen.kind
+
+    def forget(self, at: float) -> None:
+        """Drop those that were silent for too long at that wall time."""
+        for key in [key for key, last in self._last.items() if at - last > self._gone]:
+            del self._last[key], self.known[key]
 
     def rows(self) -> list[Server]:
         """Those that give addresses first, then by address."""

@@ -20,7 +20,7 @@ SIGNS = {"ok": "[green]✓[/]", "note": "[cyan]·[/]", "warning": "[yellow]![/]"
 @click.option("--json", "json_", is_flag=True, help="For scripts.")
 @click.pass_obj
 def command(site: Site, /, interface: str | None, json_: bool) -> None:
-    """Look for what keeps this machine from serving, and say how to mend it.
+    """What keeps this machine from serving, and how to mend it.
 
     Nothing is changed. On a named interface one DHCP question is asked, to find other servers; none is asked
     elsewhere. The exit code is 0 if nothing is an error, 5 otherwise.

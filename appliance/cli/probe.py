@@ -22,7 +22,7 @@ INTERFACE = click.option("--interface", required=True, metavar="NAME", help="Net
 
 @click.group("probe", cls=Noun)
 def command() -> None:
-    """Look at a wire: which DHCP servers answer there, which machines ask."""
+    """Which DHCP servers answer on a wire, which machines ask."""
 
 
 @command.command("dhcp")
@@ -30,9 +30,9 @@ def command() -> None:
 @click.option("--seconds", type=click.FloatRange(1, 60), default=5, show_default=True, help="How long to wait.")
 @click.option("--json", "json_", is_flag=True, help="For scripts.")
 def dhcp(interface: str, seconds: float, json_: bool) -> None:
-    """Ask once as a machine that boots from the network would, and list every server that answers.
+    """List the DHCP servers that answer on a wire.
 
-    One broadcast question is sent (twice, in case the first is lost); no address is taken.
+    It asks as a machine that boots from the network would, and once more in case that was lost. No address is taken.
     """
     from appliance.probing import ask
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from appliance.cli import show
@@ -22,7 +24,15 @@ def command(site: Site, /, json_: bool) -> None:
             ("addresses", f"{status['range']}, {status['leases']} in use"),
             ("domain", status["domain"]),
             ("since", f"{show.ago(status['uptime'])}, process {status['pid']}, gild {status['version']}"),
+            ("others", _foreign(status["foreign"])),
             ("nodes", ", ".join(f"{count} {state}" for state, count in status["nodes"].items()) or "none seen yet"),
         ]
     )
     return None
+
+
+def _foreign(servers: list[dict[str, Any]]) -> str:
+    """Other DHCP servers on the same wire, and where to read about it."""
+    words = {"addresses": "gives addresses", "boot": "gives boot files", "refusal": "refuses leases"}
+    listed = [f"{row['server_id']} ({row['mac']}) {words.get(row['kind'], '')}" for row in servers]
+    return f"[red]other DHCP servers:[/] {', '.join(map(show.safe, listed))}" if listed else ""

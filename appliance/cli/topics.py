@@ -21,6 +21,7 @@ TOPICS = {
     "nodes": "waiting room, approval, orders, what each state means",
     "profiles": "what a kind of node gets; disk rules and layouts",
     "boot": "what happens between power-on and up; firmware, your own boot files",
+    "doctor": "before it serves: what is wrong with this machine, who else is on the wire",
     "trouble": "a machine does not come up: where to look",
     "safety": "who may do what, and what is never done without an order",
     "settings": "every setting, its flag, variable and default",

@@ -180,8 +180,10 @@ def ask(
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without settings of a gild that somebody runs here."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("GILD_")}
+    """The environment without settings of a gild that somebody runs here. A cable of one's own has no foreign server,
+    and the look for one takes seconds; tests/appliance/test_foreign.py has it on."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("GILD_")}
+    return {**kept, "GILD_DHCP_CHECK": "off"}
 
 
 def wait_for(happened: Any, seconds: float = PATIENCE) -> None:

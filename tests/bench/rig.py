@@ -170,7 +170,8 @@ class Rig:
     @contextlib.contextmanager
     def gild(self, state: Path, *flags: str, core: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
         """`gild.pyz serve` in the head's namespace, ready."""
-        argv = [sys.executable, PYZ, "--state", state, "serve", "--interface", "bh", *flags]
+        # Its peers do not look for other servers before they answer either.
+        argv = [sys.executable, PYZ, "--state", state, "serve", "--interface", "bh", "--dhcp-check", "off", *flags]
         log = (self.folder / "serve.log").open("ab")
         process = self.start(argv, where=self.head_ns, core=core, stderr=log)
         self.wait_for(state / "gild.sock", process)
