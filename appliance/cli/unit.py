@@ -12,7 +12,8 @@ from appliance.cli import show
 from appliance.cli.main import Noun, Site
 from appliance.cli.serve import options
 from appliance.config import parse
-from appliance.errors import Environment, GildError, NotServing, Wrong
+from appliance.errors import Environment, NotServing, Wrong
+from images.errors import GildError
 
 ROOT = click.option("--root", metavar="DIR", default="/", help="Root directory of another system, for images.")
 
