@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--json", "json_", is_flag=True, help="For scripts.")
 @click.pass_obj
 def backup(site: Site, /, file: str, images: bool, json_: bool) -> None:
-    """Write everything this head knows into FILE: nodes, orders, keys, settings, boot files. The head may go on
+    """Write everything this head knows into FILE. Nodes, orders, keys, settings, boot files. The head may go on
     serving. FILE may be - for output.
 
     It holds private keys; keep it as safe as the head.
@@ -68,7 +68,7 @@ def backup(site: Site, /, file: str, images: bool, json_: bool) -> None:
 @click.option("--json", "json_", is_flag=True, help="For scripts.")
 @click.pass_obj
 def restore(site: Site, /, file: str, yes: bool, json_: bool) -> None:
-    """Put the backup FILE (- for input) in the place of the state directory. The head must not serve.
+    """Put a backup in the place of the state. FILE may be - for input. The head must not serve.
 
     What is there now is moved to STATE.before-DATE. Images that are here stay, if there are none in the backup.
     """

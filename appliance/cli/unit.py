@@ -29,8 +29,11 @@ def command() -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def install(site: Site, /, root: str, yes: bool, **flags: Any) -> None:
-    """Write the unit, show it first, and start it. The options are those of serve and go into the unit, where they win
-    over STATE/gild.toml; what is not given here stays there."""
+    """Write the unit, show it first, and start it.
+
+    The options are those of serve and go into the unit, where they win over STATE/gild.toml; what is not given here
+    stays there.
+    """
     from appliance import systemd, unit
 
     place = systemd.Place(Path(root))
@@ -57,7 +60,7 @@ def install(site: Site, /, root: str, yes: bool, **flags: Any) -> None:
 @click.option("--json", "json_", is_flag=True, help="For scripts.")
 @click.pass_obj
 def status(site: Site, /, root: str, json_: bool) -> None:
-    """Whether the unit is there, starts at boot, runs, and runs this file."""
+    """Tell how it stands. Is the unit there, does it start at boot, does it run, and this file?"""
     from appliance import systemd, unit
 
     place = systemd.Place(Path(root))

@@ -17,7 +17,7 @@ import pytest
 
 from appliance.errors import Wrong
 from images import ext4, working
-from images.errors import GildError
+from images.errors import Busy, GildError
 from images.manifest import Manifest
 from images.namespace import in_private_namespace, mounted
 from images.store import Store
@@ -26,7 +26,7 @@ from netboot.report import Disk
 from tests.appliance.tlshead import TlsHead
 from tests.images.sametree import differences
 from tests.images.tinytree import tiny_tree
-from tests.netboot.agent.lightnode import MIB, LightMachine
+from tests.netboot.agent.lightnode import MIB
 from tests.netboot.agent.loopdisk import loop_disk, needs_root
 
 pytestmark = needs_root
@@ -148,21 +148,21 @@ def test_a_capture_that_is_taken_back_gives_everything_back(tmp_path: Path, head
             return 0
 
         head.bend = bend
-        machine = LightMachine()
-        thread = threading.Thread(target=lambda: machine.screen.append(str(head.agent(disk))), daemon=True)
-        thread.start()
+        head.spawn(disk)
         for _ in range(300):
             head.call(lambda: head.rack.head.tick())
             if "not captured" in head.timeline() or "taken back" in head.timeline():
                 break
             threading.Event().wait(0.1)
         for _ in range(100):
-            if not (head.store.work("gold") / "next").exists():
-                break
-            threading.Event().wait(0.1)
+            try:
+                with head.store.lineage_lock("gold"):
+                    break  # nobody holds it any more
+            except Busy:
+                threading.Event().wait(0.1)
         assert head.store.images() == [] and not (head.store.work("gold") / "next").exists()
         with head.store.lineage_lock("gold"):
-            pass  # nobody holds it any more
+            pass
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_disk_that_cannot_be_captured_is_told_and_the_node_stays(
                 disk.write(image.read_bytes())
         head.order()
         seen = (replace(facts.read_disk(os.path.basename(found.path)), serial="G"),)
-        threading.Thread(target=head.agent, args=(lambda: seen,), daemon=True).start()
+        head.spawn(lambda: seen)
         for _ in range(300):
             if "not captured" in head.timeline():
                 break

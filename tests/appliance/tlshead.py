@@ -18,7 +18,7 @@ from appliance.web.app import application, runner
 from appliance.web.node_api import NodeApi
 from images.store import Store
 from netboot.agent.__main__ import story
-from netboot.report import HELLO, Disk, Hello
+from netboot.report import HELLO, NEXT, Answer, Disk, Do, Hello
 from netboot.wire import decode, encode
 from tests.appliance.rack import Machine, Rack
 from tests.netboot.agent.lightnode import LightMachine
@@ -37,6 +37,8 @@ class TlsHead:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.posts: dict[str, int] = {}
+        self.over = False
+        self._agents: list[threading.Thread] = []
         self.bend: Callable[[str], int] = lambda path: 0
         self.rack, self.machine = self.call(self._rack)
         self.port = asyncio.run_coroutine_threadsafe(self._serve(), self.loop).result(20)
@@ -74,6 +76,11 @@ class TlsHead:
             # On one machine everybody comes from the loopback address; the head wants the node's own.
             return web.Response(body=encode(self.rack.head.hello(said, self.machine.address)))
 
+        async def following(request: web.Request) -> web.Response:
+            if self.over:
+                return web.Response(body=encode(Answer(Do.POWEROFF)))
+            return await api.next(request)
+
         @web.middleware
         async def count(request: web.Request, handler: Any) -> web.StreamResponse:
             self.posts[request.path] = self.posts.get(request.path, 0) + (request.content_length or 0)
@@ -86,7 +93,7 @@ class TlsHead:
             answer: web.StreamResponse = await handler(request)
             return answer
 
-        app = application([web.post(HELLO, hello), *api.routes()[1:]])
+        app = application([web.post(HELLO, hello), web.post(NEXT, following), *api.routes()[2:]])
         app.middlewares.append(count)
         self.runner = runner(app)
         await self.runner.setup()
@@ -107,6 +114,12 @@ class TlsHead:
         machine.command = {"BOOTIF": "01-" + self.machine.mac.replace(":", "-")}
         assert story(machine) == 0
         return machine
+
+    def spawn(self, disk: Callable[[], tuple[Disk, ...]]) -> None:
+        """An installer whose story ends with this head."""
+        thread = threading.Thread(target=self.agent, args=(disk,), daemon=True)
+        self._agents.append(thread)
+        thread.start()
 
     def client_folder(self, name: str) -> Path:
         """What the head gives the installer: its certificate and where it is."""
@@ -129,6 +142,12 @@ class TlsHead:
         return self.call(lambda: self.rack.timeline(self.machine.mac))
 
     def close(self) -> None:
+        """Switch the machines off, then the head."""
+        self.over = True
+        for thread in self._agents:
+            while thread.is_alive():
+                self.call(lambda: self.rack.head._installs.sessions.wake(1))
+                thread.join(0.2)
         asyncio.run_coroutine_threadsafe(self.runner.cleanup(), self.loop).result(20)
         self.call(self.rack.stop)
         self.loop.call_soon_threadsafe(self.loop.stop)
