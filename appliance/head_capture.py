@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from appliance.errors import Wrong
+from appliance import rights
+from appliance.errors import Environment, Wrong
 from appliance.head_install import Refused, new_home_secret
 from appliance.roster import Roster
 from appliance.sessions import Session, Sessions
@@ -60,7 +61,13 @@ class Captures:
         self, ref: str, image: str, message: str = "", disk: str | None = None, preview: bool = False
     ) -> dict[str, Any]:
         """Order that a node's disk is read for the next version of `image`, or with `preview` only tell what that
-        would be. Raises Unknown, Wrong, ProfileInvalid, NotFound for an impossible name, NoSpace."""
+        would be. Raises Unknown, Wrong, ProfileInvalid, NotFound for an impossible name, NoSpace, and Environment where
+        this process could not publish what comes."""
+        if not rights.root_may_mount():
+            raise Environment(
+                "this head serves with few rights, and a capture is published by mounts",
+                "give it more: gild.pyz service install --captures, with the flags it has",
+            )
         node = self.roster.find(ref)
         if node.state is State.WAITING:
             raise Wrong(f"{node.label} is not approved", f"gild.pyz node approve {node.id}")

@@ -54,7 +54,7 @@ class Place:
                 return ""
 
 
-def this(paths: Paths, flags: tuple[str, ...]) -> Unit:
+def this(paths: Paths, flags: tuple[str, ...], captures: bool = False) -> Unit:
     """The unit for the file that runs now. Raises Environment for a checkout and for files that will not be there."""
     if not bundled.is_archive():
         raise Environment("this is a checkout, and a service runs the one file", "python3 build.py app")
@@ -66,7 +66,8 @@ def this(paths: Paths, flags: tuple[str, ...]) -> Unit:
                 "install -m 755 gild.pyz /usr/local/sbin/, and run that",
             )
     store = os.path.realpath(paths.images)
-    return Unit(sys.executable, file, state, flags, () if store.startswith(f"{state}/") else (store,))
+    writes = () if store.startswith(f"{state}/") else (store,)
+    return Unit(sys.executable, file, state, flags, writes, captures)
 
 
 def doubts(unit: Unit) -> list[str]:

@@ -37,16 +37,21 @@ TimeoutStopSec=15
 WatchdogSec=90
 LimitNOFILE=65536
 
+{rights}
+ProtectSystem=strict
+ReadWritePaths={writes}
+ProtectHome={home}
+PrivateTmp=yes
+
+[Install]
+WantedBy={target}
+"""
+_FEW = """\
 # Low ports, SO_BINDTODEVICE and raw ICMPv6, large socket buffers; no other right of root.
 CapabilityBoundingSet={capabilities}
 AmbientCapabilities={capabilities}
 NoNewPrivileges=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET
-
-ProtectSystem=strict
-ReadWritePaths={writes}
-ProtectHome={home}
-PrivateTmp=yes
 PrivateDevices=yes
 ProtectProc=invisible
 ProtectClock=yes
@@ -64,9 +69,9 @@ RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
-
-[Install]
-WantedBy={target}
+"""
+_CAPTURES = """\
+# With the rights of root: what `node capture` brings is checked and published by mounts, loop devices and chroot.
 """
 CAPABILITIES = ("CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_NET_ADMIN")
 _HOMES = ("/home/", "/root/", "/run/user/")  # what ProtectHome hides
@@ -75,13 +80,14 @@ _HOMES = ("/home/", "/root/", "/run/user/")  # what ProtectHome hides
 @dataclass(frozen=True)
 class Unit:
     """What runs: a Python, the .pyz, the state directory, the flags of serve; `writes` are more paths it writes to
-    (an image store on another disk). All paths absolute."""
+    (an image store on another disk). `captures`: it also publishes what `node capture` brings. All paths absolute."""
 
     python: str
     file: str
     state: str
     flags: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    captures: bool = False
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -96,7 +102,7 @@ def render(unit: Unit) -> str:
         mark=MARK,
         state=quote(unit.state),
         command=" ".join(map(quote_command, unit.command)),
-        capabilities=" ".join(CAPABILITIES),
+        rights=_CAPTURES if unit.captures else _FEW.format(capabilities=" ".join(CAPABILITIES)),
         writes=" ".join(map(quote, (unit.state, *unit.writes))),
         home="read-only" if home else "yes",
         target=TARGET,
@@ -112,7 +118,9 @@ def read(text: str) -> Unit | None:
     words, paths = _words(command[1], "$%"), _words(writes[1], "%")
     if len(words) < 5 or words[2] != "--state" or words[4] != "serve" or not paths:
         return None
-    return Unit(words[0], words[1], words[3], tuple(words[5:]), tuple(paths[1:]))
+    return Unit(
+        words[0], words[1], words[3], tuple(words[5:]), tuple(paths[1:]), "\nCapabilityBoundingSet=" not in text
+    )
 
 
 def quote(word: str) -> str:

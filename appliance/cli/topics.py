@@ -24,6 +24,7 @@ TOPICS = {
     "doctor": "before it serves: what is wrong with this machine, who else is on the wire",
     "trouble": "a machine does not come up: where to look",
     "safety": "who may do what, and what is never done without an order",
+    "upkeep": "a service at boot; backup, restore, a newer gild.pyz",
     "settings": "every setting, its flag, variable and default",
     "exit-codes": "what a script can read from the exit status",
     "components": "everything bundled in this file, with version, licence and sha256",

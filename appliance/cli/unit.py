@@ -26,9 +26,10 @@ def command() -> None:
 @command.command("install")
 @options
 @ROOT
+@click.option("--captures", is_flag=True, help="With the rights that `node capture` needs: those of root.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def install(site: Site, /, root: str, yes: bool, **flags: Any) -> None:
+def install(site: Site, /, root: str, captures: bool, yes: bool, **flags: Any) -> None:
     """Write the unit, show it first, and start it.
 
     The options are those of serve and go into the unit, where they win over STATE/gild.toml; what is not given here
@@ -37,7 +38,7 @@ def install(site: Site, /, root: str, yes: bool, **flags: Any) -> None:
     from appliance import systemd, unit
 
     place = systemd.Place(Path(root))
-    made = systemd.this(site.paths, _words(flags))
+    made = systemd.this(site.paths, _words(flags), captures)
     config = parse(_settings(site, place), {}, {**flags, "state": str(site.paths.state)})
     if not config.interface:
         raise Environment("which interface are the nodes on?", "service install --interface NAME")
@@ -76,6 +77,7 @@ def status(site: Site, /, root: str, json_: bool) -> None:
         "enabled": place.wanted.is_symlink(),
         "active": systemd.active(place) or None,
         "command": list(found.command) if found else None,
+        "captures": found is not None and found.captures,
         "same_file": found is not None and own is not None and _same(found.file, own),
         "serving": serving or None,
         "version": __version__,
@@ -97,6 +99,7 @@ def status(site: Site, /, root: str, json_: bool) -> None:
             ("at boot", "starts" if facts["enabled"] else "does not start: systemctl enable gild"),
             ("systemd", facts["active"] or "does not run here"),
             ("runs", show.safe(" ".join(found.command))),
+            ("rights", "root, for node capture" if found.captures else "few; node capture is refused"),
             ("file", "this one" if facts["same_file"] else f"another one than {own or 'this checkout'}"),
             ("serving", version),
         ]
