@@ -50,8 +50,12 @@ def main(argv: list[str]) -> int:
 
 
 def debian(lab: Lab) -> None:
-    """Build the image from the recipe in the file, unless an earlier run has left it."""
-    if any(row["image"] == IMAGE for row in lab.gild("image", "list", "--json")):
+    """Build the image from the recipe in the file, unless an earlier run has left it. It is the only one then: what
+    another run made beside it would have to be told from it in every order."""
+    names = {row["image"] for row in lab.gild("image", "list", "--json")}
+    for name in sorted(names - {IMAGE}):
+        lab.gild("image", "rm", name, "--all", "--yes", text=True)
+    if IMAGE in names:
         return
     recipe = lab.folder / "debian.toml"
     recipe.write_text(lab.gild("image", "recipe", "debian", text=True))

@@ -47,10 +47,6 @@ def by_hand(tree: Path) -> str:
 def test_a_golden_client_is_captured_edited_and_installed_elsewhere(pyz: Path) -> None:
     with lab_with_image() as lab:
         debian(lab)
-        for version in lab.gild("image", "list", "--json"):
-            if version["image"] == "gold":  # of an earlier run
-                lab.gild("image", "rm", "gold", "--all", "--yes", text=True)
-                break
         lab.head()
         client = lab.machine("gold", "bios", disk_size="4G")
         ordered(lab, [client], "kexec")
