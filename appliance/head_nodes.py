@@ -121,10 +121,7 @@ class Nodes:
         Wrong, NameInvalid, NoSpace, and then nobody is approved."""
         roster = self.roster
         self._check_profile(profile)
-        if refs is None:
-            chosen = list(roster.strangers())
-        else:
-            chosen = list({node.id: node for node in map(roster.find, refs)}.values())
+        chosen = list(roster.strangers()) if refs is None else roster.select(refs)
         for node in chosen:
             if node.state is not State.WAITING:
                 raise Wrong(f"{node.label} is approved already", "rename it with: gild.pyz node set NODE --name NAME")

@@ -49,10 +49,7 @@ class Orders:
         """Take orders back (None: all that are open). An installation that is running is told to stop at its next
         safe point. Raises Unknown, Wrong, NoSpace."""
         roster = self.roster
-        if refs is None:
-            chosen = [node for node in roster.sorted() if self._open(node)]
-        else:
-            chosen = list({node.id: node for node in map(roster.find, refs)}.values())
+        chosen = [node for node in roster.sorted() if self._open(node)] if refs is None else roster.select(refs)
         for node in chosen:
             if not self._open(node):
                 raise Wrong(f"{node.label} has no open order")
@@ -78,7 +75,7 @@ class Orders:
     def _chosen(self, refs: Sequence[str] | None) -> list[Node]:
         if refs is None:
             return [node for node in self.roster.sorted() if node.state in WITHOUT_SYSTEM and not node.image]
-        chosen = list({node.id: node for node in map(self.roster.find, refs)}.values())
+        chosen = self.roster.select(refs)
         for node in chosen:
             if node.state is State.WAITING:
                 raise Wrong(f"{node.label} is not approved", f"gild.pyz node approve {node.id}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from typing import Any
@@ -15,7 +15,7 @@ from appliance.errors import Unknown
 from appliance.store import Statement, Store
 from appliance.timeline import Timeline, clean
 from images.errors import GildError
-from netboot import identity
+from netboot import identity, noderange
 from netboot.dns import Zone
 from netboot.identity import Sighting, Verdict
 from netboot.lease import LeaseInvalid, Pool
@@ -99,6 +99,38 @@ class Roster:
         names = [node.label for node in self.sorted()][:10]
         shown = clean(ref)[:80]
         raise Unknown(f"there is no node {shown!r}", f"nodes here: {', '.join(names) or 'none yet'}")
+
+    def select(self, refs: Sequence[str]) -> list[Node]:
+        """The nodes of noderange expressions (`node[01-16]`, `@rack1`, `@state:failed`, `!node07`), each once, in the
+        order in which they are named. Raises Unknown, also if nobody is left, or NoderangeInvalid."""
+        labels = noderange.select(refs, self._approved, lambda ref: self.find(ref).label, self._group)
+        if not labels:
+            raise Unknown(f"no node is left of {clean(','.join(refs))[:80]!r}", "see: gild.pyz node list")
+        return [self.find(label) for label in labels]
+
+    def _approved(self) -> list[str]:
+        return [node.name for node in self.sorted() if node.name]
+
+    def _group(self, name: str) -> list[str]:
+        """The members of @all, @GROUP, @profile:NAME, @image:NAME or @state:NAME. Raises Unknown."""
+        if name == "all":
+            return self._approved()
+        kind, colon, value = name.partition(":")
+        if not colon:
+            known = sorted({group for node in self.nodes.values() for group in node.groups})
+            members = [node.label for node in self.sorted() if name in node.groups]
+        else:
+            of = _GROUPINGS.get(kind)
+            known = (
+                sorted(f"{kind}:{of(node)}" for node in self.nodes.values()) if of else [f"{k}:" for k in _GROUPINGS]
+            )
+            members = [node.label for node in self.sorted() if of and of(node) == value]
+            if kind == "state" and value in list(State):
+                return members  # a state nobody is in is no slip of the pen
+        if not members:
+            hint = f"groups: {', '.join(dict.fromkeys(['all', *known]))}"
+            raise Unknown(f"there is no group {clean(name)[:80]!r}", hint[:300])
+        return members
 
     def sorted(self) -> list[Node]:
         """All nodes: those with names by name, then the waiting room by number."""
@@ -325,6 +357,12 @@ class Roster:
         """The waiting room, in the order of arrival."""
         return (node for node in sorted(self.nodes.values(), key=lambda n: n.id) if node.state is State.WAITING)
 
+
+_GROUPINGS: dict[str, Callable[[Node], str]] = {
+    "profile": lambda node: node.profile if node.name else "",
+    "image": lambda node: node.image.partition(":")[0],
+    "state": lambda node: node.state.value,
+}
 
 # Loaders and firmware ask several times for the same thing.
 _REPEATING = frozenset({Event.SEEN, Event.LOADER_SENT, Event.SCRIPT_SENT, Event.LOCAL_SENT, Event.HELLO})

@@ -80,7 +80,7 @@ def prune_events(node_id: int) -> Statement:
 
 def node_gone(node_id: int) -> list[Statement]:
     """Forget a node and everything that belongs to it."""
-    tables = ("facts", "host_keys", "orders", "events")
+    tables = ("facts", "host_keys", "orders", "events", "bmcs")
     return [("DELETE FROM nodes WHERE id = ?", (node_id,))] + [
         (f"DELETE FROM {table} WHERE node_id = ?", (node_id,)) for table in tables
     ]

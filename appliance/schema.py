@@ -28,6 +28,16 @@ MIGRATIONS: tuple[str, ...] = (
                          text TEXT NOT NULL);
     CREATE INDEX events_of_node ON events (node_id, id);
     """,
+    """
+    CREATE TABLE rules (id INTEGER PRIMARY KEY, body TEXT NOT NULL);
+    CREATE TABLE networks (name TEXT PRIMARY KEY, body TEXT NOT NULL);
+    CREATE TABLE secrets (owner TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (owner, name));
+    CREATE TABLE bmcs (node_id INTEGER PRIMARY KEY, body TEXT NOT NULL);
+    CREATE TABLE jobs (id INTEGER PRIMARY KEY, closed REAL NOT NULL, body TEXT NOT NULL);
+    CREATE TABLE installs (id INTEGER PRIMARY KEY, node_id INTEGER NOT NULL, at REAL NOT NULL, body TEXT NOT NULL);
+    CREATE TABLE audit (id INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, act TEXT NOT NULL,
+                        detail TEXT NOT NULL);
+    """,
 )
 
 

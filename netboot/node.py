@@ -74,6 +74,7 @@ class Node:
     machine_id: str = ""  # of the systems installed on it, the same every time
     address: str = ""
     profile: str = "default"
+    groups: tuple[str, ...] = ()  # what people call it together with others: @rack1
     secure: bool = False  # Secure Boot: the signed loaders only
     image: str = ""  # name:version that stands on its disk, whole; empty while it is being written
     golden: str = ""  # the image its disk was read for: it has a system of its own, made by hand
