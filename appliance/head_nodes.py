@@ -15,6 +15,7 @@ from images.errors import GildError
 from netboot import disks
 from netboot.naming import check_name, is_pattern, next_names
 from netboot.node import Event, Node, State
+from netboot.noderange import check_group
 from netboot.order import Order
 from netboot.profile import DEFAULT, Profile, rule_text
 
@@ -29,9 +30,10 @@ class Nodes:
 
     # --- seeing
 
-    def nodes(self) -> list[dict[str, Any]]:
-        """A row a node, names first, then the waiting room."""
-        return [self._row(node) for node in self.roster.sorted()]
+    def nodes(self, refs: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """A row a node: those of `refs`, or all, names first, then the waiting room. Raises Unknown,
+        NoderangeInvalid."""
+        return [self._row(node) for node in (self.roster.sorted() if refs is None else self.roster.select(refs))]
 
     def node(self, ref: str) -> dict[str, Any]:
         """One node with its hardware, order, predicted disk and the end of its timeline. Raises Unknown."""
@@ -86,6 +88,7 @@ class Nodes:
             "machine": f"{facts.vendor} {facts.product}".strip() if facts else "",
             "firmware": (facts.firmware if facts else "") or node.firmware,
             "profile": node.profile,
+            "groups": list(node.groups),
             "image": node.image,
             "wanted": order.image if armed and order else profile.image if profile else "",
             "ordered": armed,
@@ -173,54 +176,82 @@ class Nodes:
 
     def set(
         self,
-        ref: str,
+        refs: Sequence[str],
         *,
         profile: str | None = None,
         name: str | None = None,
         address: str | None = None,
         loader: str | None = None,
-    ) -> dict[str, Any]:
-        """Change what is wanted of an approved node; None leaves a field as it is. `loader` "secure" or "auto".
-        Raises Unknown, Wrong, NameInvalid, NoSpace."""
+        group: Sequence[str] = (),
+        ungroup: Sequence[str] = (),
+    ) -> list[dict[str, Any]]:
+        """Change what is wanted of approved nodes; None leaves a field as it is. `loader` "secure" or "auto", `group`
+        and `ungroup` are groups to join and to leave; a name and an address are for one node alone. All of them or
+        nobody. Raises Unknown, Wrong, NameInvalid, NoderangeInvalid, NoSpace."""
         roster = self.roster
-        node = roster.find(ref)
-        if node.state is State.WAITING:
-            raise Wrong(f"{node.label} is not approved yet", f"gild.pyz node approve {node.id}")
-        said: list[str] = []
-        after = node
+        chosen = roster.select(refs)
+        if len(chosen) > 1 and (name is not None or address is not None):
+            raise Wrong(f"{len(chosen)} nodes cannot have one {'name' if name is not None else 'address'}")
         if profile is not None:
             self._check_profile(profile)
-            after, said = replace(after, profile=profile), [*said, f"profile {profile}"]
-        if name is not None and name != node.name:
-            after, said = replace(after, name=self._free_name(name)), [*said, f"name {name}"]
+        for word in group:
+            check_group(word)
+        changed: list[tuple[Node, Node, list[str]]] = []
+        for node in chosen:
+            if node.state is State.WAITING:
+                raise Wrong(f"{node.label} is not approved yet", f"gild.pyz node approve {node.id}")
+            after, said = self._wanted(node, profile, loader, group, ungroup)
+            if name is not None and name != node.name:
+                after, said = replace(after, name=self._free_name(name)), [*said, f"name {name}"]
+            if address is not None and address != node.address:
+                if not roster.free_address(address):
+                    raise Wrong(
+                        f"{node.label} cannot have the address {address[:40]!r}", "taken, or not in the network"
+                    )
+                after, said = replace(after, address=address), [*said, f"address {address} from the next boot on"]
+            changed.append((node, after, said))
+        with roster.durable([node for node, _, said in changed if said]):
+            for node, after, said in changed:
+                if said:
+                    roster.pool.reserve(node.mac, after.address)
+                    roster.replace(after)
+                    roster.timeline.add(node.id, f"set by hand: {', '.join(said)}")
+        return [self._row(after) for _, after, _ in changed]
+
+    def _wanted(
+        self, node: Node, profile: str | None, loader: str | None, group: Sequence[str], ungroup: Sequence[str]
+    ) -> tuple[Node, list[str]]:
+        """The node with what many can have in common, and what that is in words."""
+        after, said = node, []
+        if profile is not None and profile != node.profile:
+            after, said = replace(after, profile=profile), [f"profile {profile}"]
         if loader is not None:
             if loader not in ("auto", "secure"):
                 raise Wrong(f"loader {loader[:40]!r} is neither auto nor secure")
             after = replace(after, secure=loader == "secure", rung=0)
             said.append("signed loaders" if after.secure else "loaders chosen by trial")
-        if address is not None and address != node.address:
-            if not roster.free_address(address):
-                raise Wrong(f"{node.label} cannot have the address {address[:40]!r}", "taken, or not in the network")
-            after, said = replace(after, address=address), [*said, f"address {address} from the next boot on"]
-        if said:
-            with roster.durable([node]):
-                roster.pool.reserve(node.mac, after.address)
-                roster.replace(after)
-                roster.timeline.add(node.id, f"set by hand: {', '.join(said)}")
-        return self._row(after)
+        groups = tuple(sorted({*node.groups, *group} - set(ungroup)))
+        if groups != node.groups:
+            after = replace(after, groups=groups)
+            said.append(f"groups {', '.join(groups)}" if groups else "no group")
+        return after, said
 
     def rename(self, ref: str, name: str) -> dict[str, Any]:
         """Another name, valid from the next installation on the node itself and in DNS at once. Raises as `set`."""
-        return self.set(ref, name=name)
+        return self.set([self.roster.find(ref).label], name=name)[0]
 
-    def remove(self, ref: str) -> None:
-        """Forget a node: name, address, host keys, order, timeline. Its disk is not touched. Raises Unknown, Wrong."""
-        node = self.roster.find(ref)
-        if node.state in (State.INSTALLING, State.CAPTURING):
-            raise Wrong(f"{node.label} is {node.state.value}", f"first: gild.pyz node cancel {node.label}")
-        self.keys.forget(node.id)
-        self.roster.remove(node)
-        self.sessions.forget(node.id)
+    def remove(self, refs: Sequence[str]) -> list[str]:
+        """Forget nodes: name, address, host keys, order, timeline. Their disks are not touched. All of them or nobody;
+        returns their names. Raises Unknown, Wrong, NoderangeInvalid."""
+        chosen = self.roster.select(refs)
+        for node in chosen:
+            if node.state in (State.INSTALLING, State.CAPTURING):
+                raise Wrong(f"{node.label} is {node.state.value}", f"first: gild.pyz node cancel {node.label}")
+        for node in chosen:
+            self.keys.forget(node.id)
+            self.roster.remove(node)
+            self.sessions.forget(node.id)
+        return [node.label for node in chosen]
 
 
 def _event(entry: Entry, node: Node | None) -> dict[str, Any]:

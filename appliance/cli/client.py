@@ -38,7 +38,7 @@ class Client:
 
     def get(self, *parts: str, **query: Any) -> Any:
         """GET /part/part?query as JSON."""
-        text = urlencode({key: value for key, value in query.items() if value is not None})
+        text = urlencode({key: value for key, value in query.items() if value is not None}, doseq=True)
         return self._ask("GET", _path(parts) + (f"?{text}" if text else ""), None)
 
     def post(self, *parts: str, **body: Any) -> Any:

@@ -30,10 +30,10 @@ class Operator:
             web.post("/nodes/install", self.install),
             web.post("/nodes/cancel", self.cancel),
             web.post("/nodes/capture", self.capture),
+            web.post("/nodes/set", self.set),
+            web.post("/nodes/remove", self.remove),
             web.get("/nodes/{ref}", self.node),
             web.get("/nodes/{ref}/log", self.log),
-            web.post("/nodes/{ref}/set", self.set),
-            web.post("/nodes/{ref}/remove", self.remove),
             web.get("/profiles", self.profiles),
             web.get("/profiles/{name}", self.profile),
             web.post("/profiles/{name}", self.profile_set),
@@ -49,8 +49,9 @@ class Operator:
         return web.json_response(await self.head.changes(cursor, wait))
 
     async def nodes(self, request: web.Request) -> web.Response:
-        """All nodes, a row each."""
-        return web.json_response(self.head.nodes())
+        """All nodes, or those of a noderange, a row each."""
+        refs = request.query.getall("refs", None)
+        return web.json_response(self.head.nodes(refs))
 
     async def node(self, request: web.Request) -> web.Response:
         """One node with its facts and timeline."""
@@ -104,15 +105,17 @@ class Operator:
         return web.json_response(self.head.cancel(None if body.get("all") else _refs(body)))
 
     async def set(self, request: web.Request) -> web.Response:
-        """Change what is wanted of a node."""
+        """Change what is wanted of nodes."""
         body = await read_body(request)
-        fields = {key: _text(body, key) for key in ("profile", "name", "address", "loader") if key in body}
-        return web.json_response(self.head.set(request.match_info["ref"], **fields))
+        fields: dict[str, Any] = {
+            key: _text(body, key) for key in ("profile", "name", "address", "loader") if key in body
+        }
+        fields |= {key: _texts(body, key) for key in ("group", "ungroup") if key in body}
+        return web.json_response(self.head.set(_refs(body), **fields))
 
     async def remove(self, request: web.Request) -> web.Response:
-        """Forget a node."""
-        self.head.remove(request.match_info["ref"])
-        return web.json_response({})
+        """Forget nodes."""
+        return web.json_response(self.head.remove(_refs(await read_body(request))))
 
     async def profiles(self, request: web.Request) -> web.Response:
         """All profiles."""
@@ -142,10 +145,17 @@ async def read_body(request: web.Request) -> dict[str, Any]:
 
 
 def _refs(body: dict[str, Any]) -> list[str]:
-    refs = body.get("refs")
-    if not isinstance(refs, list) or not refs or not all(isinstance(ref, str) for ref in refs):
+    refs = _texts(body, "refs")
+    if not refs:
         raise Wrong("refs should be a list of node names")
     return refs
+
+
+def _texts(body: dict[str, Any], key: str) -> list[str]:
+    value = body.get(key)
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise Wrong(f"{key} should be a list of texts")
+    return value
 
 
 def _text(body: dict[str, Any], key: str) -> str | None:

@@ -214,7 +214,7 @@ def test_the_next_loader_is_offered_when_one_fails_and_remembered(rack: Rack) ->
 
 def test_secure_boot_nodes_get_signed_loaders_and_grub(rack: Rack) -> None:
     machine = rack.approved()
-    rack.head.set("node01", loader="secure")
+    rack.head.set(["node01"], loader="secure")
     (offer,) = machine.discover()
     assert offer.options[dhcp.BOOT_FILE].rstrip(b"\0") == b"shimx64.efi"
     rack.head.install(["node01"])
@@ -601,17 +601,17 @@ def test_setting_and_removing(rack: Rack) -> None:
     machine, other = rack.approved(1), rack.approved(2)
     before = rack.head.zone()
     assert rack.head.zone() is before
-    assert rack.head.set("node01", name="login", address="10.1.0.200")["name"] == "login"
+    assert rack.head.set(["node01"], name="login", address="10.1.0.200")[0]["name"] == "login"
     assert rack.head.zone().names["login"] == "10.1.0.200" and rack.head.zone().serial > before.serial
     machine.lease()
     assert machine.address == "10.1.0.200"
     for wrong in ({"address": other.address}, {"address": "10.9.0.1"}, {"address": HEAD_IP}, {"name": "node02"},
                   {"address": "x"}, {"loader": "x"}):  # fmt: skip
         with pytest.raises(Wrong):
-            rack.head.set("login", **wrong)
+            rack.head.set(["login"], **wrong)
     with pytest.raises(Unknown):
-        rack.head.set("login", profile="nope")
-    rack.head.remove("login")
+        rack.head.set(["login"], profile="nope")
+    rack.head.remove(["login"])
     rack.store.flush()
     assert rack.store.read("SELECT count(*) FROM nodes WHERE id = 1") == [(0,)]
     assert rack.store.read("SELECT count(*) FROM events WHERE node_id = 1") == [(0,)]
@@ -655,7 +655,7 @@ def test_all_means_those_without_a_system(rack: Rack) -> None:
     with pytest.raises(Wrong, match="is installing"):
         rack.head.install(["node01"])
     with pytest.raises(Wrong, match="is installing"):
-        rack.head.remove("node01")
+        rack.head.remove(["node01"])
 
 
 @pytest.mark.parametrize(("images", "said"), [((), "no image"), (("a", "b"), "there are 2: a, b")])
@@ -759,7 +759,7 @@ def test_with_a_full_disk_machines_are_answered_and_nothing_is_promised(
         with pytest.raises(NoSpace):
             machine.plan()
         with pytest.raises(NoSpace):
-            rack.head.set("node02", address="10.1.0.99")
+            rack.head.set(["node02"], address="10.1.0.99")
         assert rack.head.node("node02")["address"] == second.address
         rack.tick()
         assert rack.head.status()["problem"] == "the disk is full"

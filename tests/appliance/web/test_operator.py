@@ -72,8 +72,8 @@ def test_every_route_answers_json(rack: Rack, tmp_path: Path) -> None:
         post("/nodes/approve", all=True),
         post("/nodes/install", refs=["node01"], expect=preview["digest"]),
         post("/nodes/cancel", all=True),
-        post("/nodes/node01/set", name="first"),
-        post("/nodes/first/remove"),
+        post("/nodes/set", refs=["node01"], name="first"),
+        post("/nodes/remove", refs=["first"]),
         get("/profiles"),
         get("/profiles/default"),
         post("/profiles/small", disk="pick=smallest"),
@@ -129,9 +129,11 @@ def test_an_order_that_is_not_what_was_shown_is_not_given(rack: Rack, tmp_path: 
         post("/nodes/install", refs=["1"], image="../../etc", preview=True),
         post("/nodes/install", refs=["1"], disk="sda", preview=True),
         post("/nodes/install", refs=["1"], finish="explode", preview=True),
-        post("/nodes/1/set", name="x" * 1000),
-        post("/nodes/1/set", address="1.2.3.4.5"),
-        post("/nodes/nobody/remove"),
+        post("/nodes/set", refs=["1"], name="x" * 1000),
+        post("/nodes/set", refs=["1"], address="1.2.3.4.5"),
+        post("/nodes/set", refs=["1"], group="rack1"),
+        post("/nodes/set", name="x"),
+        post("/nodes/remove", refs=["nobody"]),
         post("/profiles/x", image=["compute"]),
         post("/profiles/x", colour="red"),
         post("/profiles/x", layout=[{"name": "root"}]),
@@ -168,9 +170,17 @@ values = st.recursive(
 )
 keys = st.sampled_from(
     ["refs", "all", "profile", "names", "image", "disk", "finish", "preview", "expect", "layout", "cmdline", "verify",
-     "name", "address", "loader"]
+     "name", "address", "loader", "group", "ungroup"]
 )  # fmt: skip
-PATHS = ["/nodes/approve", "/nodes/install", "/nodes/cancel", "/nodes/1/set", "/profiles/p", "/profiles/default"]
+PATHS = [
+    "/nodes/approve",
+    "/nodes/install",
+    "/nodes/cancel",
+    "/nodes/set",
+    "/nodes/remove",
+    "/profiles/p",
+    "/profiles/default",
+]
 
 
 @settings(

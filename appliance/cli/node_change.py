@@ -1,0 +1,41 @@
+"""gild node set, rm: what is wanted of nodes, and that they are forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from appliance.cli import show
+from appliance.cli.main import Site
+from appliance.cli.selecting import YES
+from appliance.errors import Wrong
+
+
+@click.command("set")
+@click.argument("nodes", nargs=-1, required=True)
+@click.option("--profile", help="Another profile.")
+@click.option("--name", help="Another name, for one node.")
+@click.option("--address", metavar="IP", help="Another address, for one node, from the next boot on.")
+@click.option("--loader", type=click.Choice(["auto", "secure"]), help="secure: signed shim and GRUB (Secure Boot).")
+@click.option("--group", multiple=True, metavar="GROUP", help="A group to join, named @GROUP from then on; repeatable.")
+@click.option("--ungroup", multiple=True, metavar="GROUP", help="A group to leave; repeatable.")
+@click.pass_obj
+def set_(site: Site, /, nodes: tuple[str, ...], **fields: Any) -> None:
+    """Change what is wanted of nodes."""
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items() if value}
+    if not given:
+        raise Wrong(f"nothing to change on {', '.join(nodes)}", "see: gild.pyz node set --help")
+    rows = site.client.post("nodes", "set", refs=list(nodes), **given)
+    print(f"{rows[0]['name']} is set" if len(rows) == 1 else f"{len(rows)} are set")
+
+
+@click.command("rm")
+@click.argument("nodes", nargs=-1, required=True)
+@YES
+@click.pass_obj
+def rm(site: Site, /, nodes: tuple[str, ...], yes: bool) -> None:
+    """Forget machines: name, address, host keys, timeline. Their disks are not touched."""
+    names = [row["name"] or f"#{row['id']}" for row in site.client.get("nodes", refs=list(nodes))]
+    show.ask(f"Forget {', '.join(names)}?", yes)
+    print(f"{len(site.client.post('nodes', 'remove', refs=names))} forgotten")

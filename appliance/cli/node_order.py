@@ -1,0 +1,83 @@
+"""gild node approve, install, cancel: what machines may do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from appliance.cli import show
+from appliance.cli.main import Site
+from appliance.cli.selecting import ALL, JSON, YES, which
+
+
+@click.command("approve")
+@click.argument("nodes", nargs=-1)
+@ALL
+@click.option("--profile", default="default", show_default=True, help="What kind of node they become.")
+@click.option("--name", "names", metavar="NAME", help="A name for one, or a pattern such as node{n:02} for many.")
+@JSON
+@click.pass_obj
+def approve(site: Site, /, nodes: tuple[str, ...], all_: bool, profile: str, names: str | None, json_: bool) -> None:
+    """Let machines out of the waiting room. They get a name and an address of their own."""
+    rows = site.client.post("nodes", "approve", **which(nodes, all_), profile=profile, names=names)
+    if json_:
+        return show.as_json(rows)
+    return show.table(
+        ["node", "mac", "address", "profile"],
+        [[row["name"], row["mac"], row["address"], row["profile"]] for row in rows],
+        "nobody is in the waiting room",
+    )
+
+
+@click.command("install")
+@click.argument("nodes", nargs=-1)
+@ALL
+@click.option("--image", metavar="REF", help="NAME or NAME:NUMBER, instead of the profile's.")
+@click.option("--finish", type=click.Choice(["kexec", "reboot", "poweroff"]), help="How a written machine goes on.")
+@click.option("--disk", metavar="RULE", help="Which disk is written, e.g. serial=S3Z9 or pick=smallest,bus=nvme.")
+@click.option("--preview", is_flag=True, help="Only show what would be erased.")
+@YES
+@JSON
+@click.pass_obj
+def install(
+    site: Site, /, nodes: tuple[str, ...], all_: bool, preview: bool, yes: bool, json_: bool, **choice: str | None
+) -> None:
+    """Order an installation. The node's disk is erased once, the next time it boots from the network."""
+    refs = which(nodes, all_)
+    plan = site.client.post("nodes", "install", **refs, **choice, preview=True)
+    if not json_ or preview:
+        _preview(plan["nodes"], json_)
+    if preview:
+        return None
+    if not yes:
+        count = len(plan["nodes"])
+        show.ask("Erase the disk as shown?" if count == 1 else f"Erase the disks of {count} nodes as shown?", yes)
+    rows = site.client.post("nodes", "install", **refs, **choice, expect=plan["digest"])["nodes"]
+    if json_:
+        return show.as_json(rows)
+    print(f"{len(rows)} ordered; switch them on, or watch those that wait: gild.pyz watch")
+    return None
+
+
+def _preview(rows: list[dict[str, Any]], json_: bool) -> None:
+    if json_:
+        return show.as_json(rows)
+    return show.table(
+        ["node", "image", "disk to be erased", "what is on it"],
+        [
+            [row["node"], row["image"], show.safe(row["disk"]), show.safe(row["content"])]
+            for row in rows
+        ],
+        "no node to install",
+    )  # fmt: skip
+
+
+@click.command("cancel")
+@click.argument("nodes", nargs=-1)
+@ALL
+@click.pass_obj
+def cancel(site: Site, /, nodes: tuple[str, ...], all_: bool) -> None:
+    """Take orders back. An installation that already writes stops at its next safe point."""
+    rows = site.client.post("nodes", "cancel", **which(nodes, all_))
+    print(f"{len(rows)} cancelled")
