@@ -37,8 +37,8 @@ def main(argv: list[str]) -> int:
         say("two blank machines are switched on; they ask for an address, load the installer, and wait")
         lab.wait(lambda: states(lab).count("waiting") == 2 and hello(lab), 180, "two machines in the waiting room")
         lab.gild("node", "approve", "--all", "--profile", "default")
-        say("approved; one order each, as `gild.pyz node install node01 node02` gives it")
-        lab.gild("node", "install", *NAMES, "--yes")
+        say("approved; one order each, as `gild.pyz node install node[01-02]` gives it")
+        lab.gild("node", "install", *NAMES, "--image", IMAGE, "--yes")
         follow(lab, machines)
         rows = [lab.gild("node", "show", name, "--json") for name in NAMES]
         ok = report(rows, machines, time.monotonic() - begun)
@@ -50,12 +50,9 @@ def main(argv: list[str]) -> int:
 
 
 def debian(lab: Lab) -> None:
-    """Build the image from the recipe in the file, unless an earlier run has left it. It is the only one then: what
-    another run made beside it would have to be told from it in every order."""
-    names = {row["image"] for row in lab.gild("image", "list", "--json")}
-    for name in sorted(names - {IMAGE}):
-        lab.gild("image", "rm", name, "--all", "--yes", text=True)
-    if IMAGE in names:
+    """Build the image from the recipe in the file, unless an earlier run has left it. Others may stand beside it, so
+    orders name it."""
+    if any(row["image"] == IMAGE for row in lab.gild("image", "list", "--json")):
         return
     recipe = lab.folder / "debian.toml"
     recipe.write_text(lab.gild("image", "recipe", "debian", text=True))

@@ -47,6 +47,8 @@ def by_hand(tree: Path) -> str:
 def test_a_golden_client_is_captured_edited_and_installed_elsewhere(pyz: Path) -> None:
     with lab_with_image() as lab:
         debian(lab)
+        if any(version["image"] == "gold" for version in lab.gild("image", "list", "--json")):  # of an earlier run
+            lab.gild("image", "rm", "gold", "--all", "--yes", text=True)
         lab.head()
         client = lab.machine("gold", "bios", disk_size="4G")
         ordered(lab, [client], "kexec")

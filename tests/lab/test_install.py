@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.demo import debian
+from tests.lab.demo import IMAGE, debian
 from tests.lab.lab import ROOT, Lab, Machine
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
@@ -30,7 +30,7 @@ def ordered(lab: Lab, machines: list[Machine], finish: str) -> None:
 
     lab.wait(waiting, SECONDS, "machines in the waiting room", every=1.0)
     lab.gild("node", "approve", "--all")
-    lab.gild("node", "install", "--all", "--finish", finish, "--yes")
+    lab.gild("node", "install", "--all", "--image", IMAGE, "--finish", finish, "--yes")
 
 
 def row(lab: Lab, name: str) -> Any:
