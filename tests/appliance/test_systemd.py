@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -67,13 +68,13 @@ def test_a_full_disk_leaves_the_unit_that_was_there(place: Place, monkeypatch: p
     assert read(place.text()) == UNIT and len(os.listdir(place.unit.parent)) == 2
 
 
-@pytest.mark.skipif(systemd.shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     check(UNIT)
     with pytest.raises(Environment, match=r"gild\.service.*not executable"):
         check(Unit("/none/python", "/bin/true", "/var/lib/gild"))
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(systemd.shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     check(Unit("/none/python", "/bin/true", "/var/lib/gild"))  # it is not there to be asked
 
 
