@@ -20,12 +20,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from images import garbage, packs, tags, verify, zstd
+from images import packs, tags, zstd
 from images.chunk import chunk_hash
-from images.damage import Damage
 from images.disk import disk_errors, hold
 from images.errors import Busy, ChunkInvalid, ChunkMissing, ManifestInvalid, NotFound
-from images.garbage import GRACE, Garbage
+from images.keeping import garbage, verify
+from images.keeping.damage import Damage
+from images.keeping.garbage import GRACE, Garbage
 from images.manifest import Manifest, Run, decode_manifest, decode_runs, digest
 from images.options import Progress
 
@@ -155,7 +156,7 @@ class Store:
         return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}\n?", text) else 0
 
     def verify(self, ref: str, progress: Progress | None = None) -> list[Damage]:
-        """What is damaged of one version, each byte of it read; empty means sound. See images.verify."""
+        """What is damaged of one version, each byte of it read; empty means sound. See images.keeping.verify."""
         return list(verify.verify(self, [ref], progress).damage)
 
     def refuse_damaged(self, ref: str) -> None:
@@ -217,7 +218,7 @@ class Store:
                 shutil.rmtree(self.work(name), ignore_errors=True)
 
     def gc(self, dry_run: bool = False, live_versions: Collection[str] = (), *, grace: float = GRACE) -> Garbage:
-        """Remove what no version needs. See images.garbage."""
+        """Remove what no version needs. See images.keeping.garbage."""
         return garbage.collect(self, dry_run=dry_run, live_versions=live_versions, grace=grace)
 
     def add_version(self, manifest_data: bytes, name: str, number: int, runs: bytes) -> None:

@@ -14,13 +14,13 @@ import click
 from appliance.cli import show
 from appliance.cli.main import Noun, Site
 from appliance.errors import ConfigInvalid, Wrong
-from images.bundle import MAGIC, MAX_PACKS
 from images.disk import disk_errors
 from images.errors import NotFound, SourceInvalid
+from images.keeping.bundle import MAGIC, MAX_PACKS
 from images.options import Progress
 
 if TYPE_CHECKING:
-    from images.bundle import Header
+    from images.keeping.bundle import Header
 
 HAVE = "# packs of a gild store"
 MAX_HAVE = MAX_PACKS * 80  # bytes of such a list
@@ -106,9 +106,9 @@ def is_bundle(stream: IO[bytes]) -> bool:
 
 def import_bundle(site: Site, path: str, stream: IO[bytes] | None = None, *, json: bool = False) -> None:
     """Take the versions of the bundle at `path` (- for input) into the store, or those of `stream`, which is open
-    already and named `path` in errors. Raises as images.importing.import_bundle does, and SourceInvalid."""
+    already and named `path` in errors. Raises as images.keeping.importing.import_bundle does, and SourceInvalid."""
     from appliance.signing import Trust
-    from images.importing import import_bundle as take
+    from images.keeping.importing import import_bundle as take
 
     if stream is None and path != "-":
         try:
@@ -198,8 +198,8 @@ def trust_remove(site: Site, /, name: str) -> None:
 
 def _export(site: Site, refs: tuple[str, ...], out: IO[bytes], without: set[str], progress: Progress) -> Header:
     from appliance.signing import Signer
-    from images.exporting import Signing
-    from images.exporting import export as write
+    from images.keeping.exporting import Signing
+    from images.keeping.exporting import export as write
 
     signer = Signer(site.paths)
     signing = Signing(signer.public.name, signer.public.raw, signer.sign)

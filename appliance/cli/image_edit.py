@@ -18,7 +18,7 @@ from images.errors import CommandFailed
 from images.options import Options
 
 if TYPE_CHECKING:
-    from images.edit import Look, Session
+    from images.editing.edit import Look, Session
     from images.publish import Part
 
 SHOWN = 12  # changes that are shown before the question
@@ -57,7 +57,7 @@ def edit(site: Site, /, ref: str, command: tuple[str, ...], **said: Any) -> None
 
 
 def _edit(site: Site, ref: str, command: tuple[str, ...], said: dict[str, Any]) -> None:
-    from images.edit import edit_session, newest
+    from images.editing.edit import edit_session, newest
 
     copies = [_copy(text) for text in said["copies"]]
     by_hand = not command and not copies
@@ -171,7 +171,7 @@ def _unmounted(left: list[Part] | Any) -> None:
 
 
 def _mount(site: Site, ref: str, at: Path) -> None:
-    from images.held import hold_open
+    from images.editing.held import hold_open
 
     name, _, number = ref.partition(":")
     site.store.resolve(ref)
@@ -182,8 +182,8 @@ def _mount(site: Site, ref: str, at: Path) -> None:
 
 
 def _publish(site: Site, ref: str, message: str, tag: bool) -> None:
-    from images.edit import publish_held
-    from images.held import wanted
+    from images.editing.edit import publish_held
+    from images.editing.held import wanted
 
     name = ref.partition(":")[0]
     before = wanted(site.store, name).manifest
@@ -197,7 +197,7 @@ def _publish(site: Site, ref: str, message: str, tag: bool) -> None:
 
 
 def _discard(site: Site, ref: str, yes: bool) -> None:
-    from images import held
+    from images.editing import held
 
     name = ref.partition(":")[0]
     found = held.wanted(site.store, name)

@@ -18,7 +18,7 @@ from images.manifest import Manifest, digest, encode_manifest
 from images.store import Store
 
 if TYPE_CHECKING:
-    from images.diff import Change
+    from images.editing.diff import Change
 
 SHOWN = 40  # lines of each section
 
@@ -64,9 +64,9 @@ def diff(site: Site, /, before: str, after: str | None, files: bool, json_: bool
 
     BEFORE and AFTER are NAME:NUMBER, of one image or of two. With one of them alone: what it changed in its parent.
     """
-    from images.diff import changes, two_versions
-    from images.moving import cost
-    from images.packages import packages
+    from images.editing.diff import changes, two_versions
+    from images.editing.moving import cost
+    from images.editing.packages import packages
 
     old, new = _pair(site.store, before, after)
     price = cost(site.store, old, new)
@@ -142,7 +142,7 @@ def _nodes(site: Site, name: str) -> Counter[str]:
 
 
 def _log(store: Store, name: str) -> Iterator[dict[str, Any]]:
-    from images.moving import grown
+    from images.editing.moving import grown
 
     store.resolve(name)
     tagged = store.tag(name)

@@ -10,9 +10,9 @@ from appliance.cli import show
 from appliance.cli.image_show import system
 from appliance.cli.main import Site
 from appliance.errors import NotServing, Wrong
-from images.damage import Report
 from images.errors import Busy, ChunkInvalid, ImageError
-from images.garbage import GRACE, collect, dead
+from images.keeping.damage import Report
+from images.keeping.garbage import GRACE, collect, dead
 
 ROWS = 40  # lines of a preview; the rest is counted
 
@@ -24,7 +24,7 @@ ROWS = 40  # lines of a preview; the rest is counted
 def verify(site: Site, /, refs: tuple[str, ...], json_: bool) -> None:
     """Hash every stored byte again; names what is damaged. Without REFS: everything. Says which versions are touched:
     they are not installed on anything until they are repaired."""
-    from images.verify import verify as verify_store
+    from images.keeping.verify import verify as verify_store
 
     with show.progress("verify") as progress:
         report = verify_store(site.store, refs, progress)
@@ -45,8 +45,8 @@ def verify(site: Site, /, refs: tuple[str, ...], json_: bool) -> None:
 def repair(site: Site, /, refs: tuple[str, ...], from_: str, json_: bool) -> None:
     """Fetch what is damaged or missing, and only that. Every byte is verified before it replaces another. Without
     REFS: everything."""
-    from images.repair import repair as repair_store
-    from images.spares import spare_at
+    from images.keeping.repair import repair as repair_store
+    from images.keeping.spares import spare_at
 
     spare = spare_at(from_) if from_ else None
     with show.progress("repair") as progress:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from images.checks.check import Check, finding
+from images.editing.within import within
 from images.errors import CommandFailed, ToolMissing
 from images.ext4 import EPOCH
 from images.initramfs import MAX_FILE
 from images.kernels import STORAGE, Kernel, kernels
 from images.rebuild import command, tool_of, widen
 from images.tree import Tree
-from images.within import within
 
 NAME = "initramfs for all machines"
 PATIENCE = 900.0  # seconds for one kernel; measured 17 to 47 on two shared processors

@@ -1,5 +1,5 @@
 """What a recipe puts into a system once its packages are there, whatever family they are of: users, files, units,
-scripts. Scripts run in the tree as in a running system, see `images.within`; nothing they start outlives them."""
+scripts. Scripts run in the tree as in a running system, see `editing.within`; nothing they start outlives them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.chroot import KEPT, POLICY, RESOLV
 from images.distro import inits
+from images.editing.chroot import KEPT, POLICY, RESOLV
+from images.editing.within import within
 from images.errors import CommandFailed, NoSpace, RecipeInvalid
 from images.ext4 import EPOCH
 from images.options import Progress
@@ -20,7 +21,6 @@ from images.sources.recipetables import RecipeFile, Script
 from images.sources.recipetext import Recipe
 from images.strip import MOUNT_POINTS
 from images.tree import Tree
-from images.within import within
 
 POLICY_PLACE = "/usr/sbin/policy-rc.d"
 SCRIPT_PLACE = "/.gild-script"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from images.editing.interrupts import noted
 from images.errors import CommandFailed, NoSpace, RecipeInvalid
-from images.interrupts import noted
 from images.namespace import in_private_namespace
 from images.options import Progress
 from images.run import stream

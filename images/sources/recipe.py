@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from images import packages, working
+from images import working
 from images.disk import disk_errors
+from images.editing import packages
 from images.errors import CommandFailed, RecipeInvalid
 from images.ext4 import EPOCH
 from images.manifest import Manifest

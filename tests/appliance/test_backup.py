@@ -24,7 +24,7 @@ from appliance.paths import Paths
 from appliance.restore import Incoming
 from appliance.schema import DatabaseInvalid, open_database
 from images.errors import Busy, GildError, NoSpace
-from images.garbage import collect
+from images.keeping.garbage import collect
 from images.store import Store
 
 

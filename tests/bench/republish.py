@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from images import working
-from images.edit import edit
+from images.editing.edit import edit
 from images.namespace import in_private_namespace, mounted
 from images.options import Options
 from images.sources.recipe import build_recipe

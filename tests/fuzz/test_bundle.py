@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from images.bundle import MAX_HEADER, START, decode_header, decode_start, encode_header
 from images.errors import BundleDamaged, GildError
-from images.importing import import_bundle
+from images.keeping.bundle import MAX_HEADER, START, decode_header, decode_start, encode_header
+from images.keeping.importing import import_bundle
+from images.keeping.verify import verify
 from images.store import NAME, Store
-from images.verify import verify
 from tests.images.bundles import bundle
 from tests.images.smallstore import add, contents
 

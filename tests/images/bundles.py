@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from images.errors import BundleDamaged, Untrusted
-from images.exporting import Signing, export
+from images.keeping.exporting import Signing, export
 from images.store import Store
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from images.editing.packages import packages
 from images.errors import RecipeInvalid, ToolMissing
-from images.packages import packages
 from images.run import run
 from images.sources.aptsources import host_sources, host_suite
 from images.sources.debianbuild import fill, require, sources

@@ -13,7 +13,7 @@ import pytest
 from appliance.cli.client import Client
 from appliance.cli.main import run
 from appliance.errors import NotServing
-from images.edit import edit
+from images.editing.edit import edit
 from images.options import Options
 from images.store import Store
 from images.working import publish_tree

@@ -13,17 +13,17 @@ from pathlib import Path
 
 from images import packs, zstd
 from images.chunk import chunk_hash
-from images.damage import Damage, Report
 from images.disk import disk_errors, hold
 from images.errors import ChunkInvalid, ChunkMissing, ImageError, NotFound
-from images.exporting import made_index
 from images.fetch import Fetcher
+from images.keeping.damage import Damage, Report
+from images.keeping.exporting import made_index
+from images.keeping.spares import Spare
+from images.keeping.usage import Frame, Use, used_frames, users
+from images.keeping.verify import check_version, verify
 from images.manifest import MAX_PACK, decode_manifest, digest
 from images.options import LEVEL, Progress
-from images.spares import Spare
 from images.store import Store
-from images.usage import Frame, Use, used_frames, users
-from images.verify import check_version, verify
 
 PIECE = 4 << 20  # bytes of one fetch when a whole pack is needed
 LEVELS = (LEVEL, 1, 9, 19)  # of zstd: those that are offered; the right one gives the frame that was lost

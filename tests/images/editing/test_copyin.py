@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from images.copyin import copy_in
+from images.editing.copyin import copy_in
 from images.errors import ImageError, SourceInvalid
 from tests.images.systems import debian, picture
 

@@ -15,13 +15,13 @@ import pytest
 from images import packs
 from images.chunk import chunk_hash
 from images.errors import BundleDamaged, ChunkMissing, NoSpace, NotFound, SourceInvalid
-from images.exporting import Signing, export
+from images.keeping.exporting import Signing, export
+from images.keeping.repair import repair
+from images.keeping.spares import BundleSpare, HeadSpare, Spare, StoreSpare, spare_at
+from images.keeping.verify import quick, verify
 from images.manifest import digest
 from images.packs import read_index
-from images.repair import repair
-from images.spares import BundleSpare, HeadSpare, Spare, StoreSpare, spare_at
 from images.store import Store
-from images.verify import quick, verify
 from tests.images.smallstore import CHUNK, add, contents, flip, piece
 
 NOBODY = Signing("test", bytes(32), lambda data: bytes(64))

@@ -1,4 +1,4 @@
-"""The first process of a shell in an image: a program of its own, which `images.chroot` starts and never imports.
+"""The first process of a shell in an image: a program of its own, which `chroot` starts and never imports.
 
     gild -> outer (this file: new namespaces, chroot, /dev /sys /run) -> init (number 1 inside: /proc) -> the command
 
@@ -41,7 +41,7 @@ class Trouble(Exception):
 
 
 def main(plan: dict[str, Any]) -> int:
-    """Carry out a plan (see `images.chroot.enter`); gives the command's exit code. Raises Trouble, OSError."""
+    """Carry out a plan (see `images.editing.chroot.enter`); gives the command's exit code. Raises Trouble, OSError."""
     _die_with_parent()
     if os.getppid() != plan["parent"]:
         return 1

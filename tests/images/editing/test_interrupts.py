@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from images.interrupts import noted
+from images.editing.interrupts import noted
 
 
 def test_it_is_raised_where_it_is_looked_for() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from images.editing.moving import cost, grown, same_place, stored_chunks
 from images.manifest import Kind, Run
-from images.moving import cost, grown, same_place, stored_chunks
 from images.publish import Part, publish
 from images.store import Store
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from images.editing.within import within
 from images.errors import CommandFailed
-from images.within import within
 from tests.images.shelltree import shell_tree
 
 pytestmark = pytest.mark.root

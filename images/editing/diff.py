@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from images.disk import disk_errors, hold
+from images.editing.interrupts import noted
 from images.errors import Busy, SourceInvalid
-from images.interrupts import noted
 from images.manifest import Manifest
 from images.namespace import in_private_namespace
 from images.store import Store

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from images.bundle import END, MAGIC, START, Version, decode_header, encode_header, message
 from images.errors import BundleDamaged, Busy, ChunkInvalid, ChunkMissing, ImageError, NoSpace, NotFound, Untrusted
-from images.importing import import_bundle
+from images.keeping.bundle import END, MAGIC, START, Version, decode_header, encode_header, message
+from images.keeping.importing import import_bundle
+from images.keeping.verify import verify
 from images.namespace import in_private_namespace
 from images.store import Store
-from images.verify import verify
 from tests.images.bundles import KEY, PUBLIC, bundle, trusting
 from tests.images.smallstore import add, contents, flip
 
@@ -165,7 +165,7 @@ def test_a_damaged_version_is_not_exported(one: Store, two: Store) -> None:
     verify(one)
     out = io.BytesIO()
     with pytest.raises(ChunkInvalid, match="y:1 is damaged"):
-        from images.exporting import export
+        from images.keeping.exporting import export
         from tests.images.bundles import SIGNING
 
         export(one, ["y"], out, SIGNING)
@@ -190,7 +190,7 @@ WORKER = """
 import sys
 from pathlib import Path
 from images.errors import NoSpace
-from images.importing import import_bundle
+from images.keeping.importing import import_bundle
 from images.store import Store
 from tests.images.bundles import trusting
 class Slow:

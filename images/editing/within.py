@@ -1,6 +1,6 @@
 """Run one of a tree's own programs in the tree, as its system would, and keep what it says for the error message.
 
-What `images.chroot` gives a person's shell, this gives a program that only the head wants to run: processes, mounts and
+What `chroot` gives a person's shell, this gives a program that only the head wants to run: processes, mounts and
 devices of its own, nothing of the head's in reach, nothing left behind.
 """
 
@@ -35,7 +35,7 @@ def within(root: Path, argv: Sequence[str], *, act: str, env: Mapping[str, str] 
     printed. `env` is added to a clean environment; `timeout` is in seconds, after which it and all it started is
     ended. The tree must have the directories to mount on (`images.strip` makes them). Needs root. Raises
     CommandFailed."""
-    source = pkgutil.get_data("images", "chrootinit.py")
+    source = pkgutil.get_data("images.editing", "chrootinit.py")
     assert source is not None, "it lies beside this file"
     plan = {
         "root": os.fspath(root),

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from images.bundle import END, KEY_SIZE, MAX_RUNS, SIGNATURE_SIZE, START, Header, decode_header, decode_start
 from images.errors import BundleDamaged, ChunkMissing, ImageError, SourceInvalid
 from images.fetch import Fetcher, FileSource, HttpSource
+from images.keeping.bundle import END, KEY_SIZE, MAX_RUNS, SIGNATURE_SIZE, START, Header, decode_header, decode_start
 from images.manifest import MAX_MANIFEST, MAX_PACK, decode_manifest
 from images.store import Store
 

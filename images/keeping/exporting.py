@@ -8,14 +8,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from images.bundle import END, MAGIC, MAX_VERSIONS, START, Header, Pack, Version, encode_header, message
 from images.disk import disk_errors, hold
 from images.errors import ChunkInvalid, ChunkMissing, ImageError
+from images.keeping.bundle import END, MAGIC, MAX_VERSIONS, START, Header, Pack, Version, encode_header, message
+from images.keeping.usage import used_frames
+from images.keeping.verify import refuse_damaged
 from images.options import Progress
 from images.packs import BLOCK, encode_index
 from images.store import Store
-from images.usage import used_frames
-from images.verify import refuse_damaged
 
 
 @dataclass(frozen=True)

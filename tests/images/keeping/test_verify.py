@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from images import packs
-from images.damage import Damage
 from images.errors import ChunkInvalid, NotFound
+from images.keeping.damage import Damage
+from images.keeping.verify import quick, refuse_damaged, verify
 from images.manifest import encode_manifest
 from images.packs import read_index, read_mark
 from images.store import Store
-from images.verify import quick, refuse_damaged, verify
 from tests.images.smallstore import CHUNK, add, contents, flip, piece
 
 

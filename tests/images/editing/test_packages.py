@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from images.editing.packages import packages
 from images.errors import ImageError
-from images.packages import packages
 from tests.images.systems import link, put
 
 DPKG = """\

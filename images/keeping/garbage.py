@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from images import packs
 from images.disk import disk_errors, hold
 from images.errors import Busy, ImageError
-from images.usage import used_frames
-from images.verify import quick
+from images.keeping.usage import used_frames
+from images.keeping.verify import quick
 
 if TYPE_CHECKING:
     from images.store import Store

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from images.diff import SCRATCH, SETTLED, Change, changes, scratch, two_versions
 from images.disk import hold
+from images.editing.diff import SCRATCH, SETTLED, Change, changes, scratch, two_versions
 from images.errors import ImageError, SourceInvalid
 from images.namespace import loop_of
 from images.publish import Part, publish

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from images.damage import MAX_DAMAGE, Damage, Report, told
 from images.disk import hold
 from images.errors import ChunkInvalid, ImageError, ManifestInvalid, NotFound
+from images.keeping.damage import MAX_DAMAGE, Damage, Report, told
+from images.keeping.rehash import Reader
+from images.keeping.usage import frames_of, readable
 from images.manifest import Manifest, Run
 from images.options import Progress
 from images.packs import read_mark
-from images.rehash import Reader
-from images.usage import frames_of, readable
 from images.workers import Workers
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Run a command or a shell inside the tree of an image, with everything it expects around it and nothing left behind.
 
 Packages installed inside must find name servers and must not start their services, so a resolv.conf and a policy-rc.d
-are lent to the tree and taken back afterwards; everything else is mounted by `images.chrootinit` where nobody sees it.
+are lent to the tree and taken back afterwards; everything else is mounted by `chrootinit` where nobody sees it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def enter(root: Path, argv: Sequence[str] = (), *, title: str, disks: Sequence[D
 
 
 def _start(plan: dict[str, object]) -> int:
-    source = pkgutil.get_data("images", "chrootinit.py")
+    source = pkgutil.get_data("images.editing", "chrootinit.py")
     assert source is not None, "it lies beside this file"
     read, write = os.pipe()
     # Not as arguments: every user of the head can read those, and a proxy's address may hold a password.

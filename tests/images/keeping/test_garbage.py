@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from images.errors import Busy, ManifestInvalid
-from images.garbage import collect, dead, sweep
+from images.keeping.garbage import collect, dead, sweep
 from images.namespace import in_private_namespace
 from images.packs import read_index, write_mark
 from images.run import run

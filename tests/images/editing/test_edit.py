@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from images import edit as editing
 from images import ext4
-from images.diff import changes, two_versions
-from images.edit import Session, edit, edit_session, newest
+from images.editing import edit as editing
+from images.editing.diff import changes, two_versions
+from images.editing.edit import Session, edit, edit_session, newest
+from images.editing.interrupts import Interrupts
 from images.errors import Busy, CommandFailed, NotFound, SourceInvalid
-from images.interrupts import Interrupts
 from images.manifest import Manifest
 from images.namespace import in_private_namespace, mounted
 from images.options import Options
@@ -241,7 +241,7 @@ def test_ctrl_c_ends_the_look_and_not_the_shell(store: Store) -> None:
 CRASH = """
 import sys
 from pathlib import Path
-from images.edit import edit_session
+from images.editing.edit import edit_session
 from images.store import Store
 def work(session):
     (session.root / "etc/motd").write_text("lost")
@@ -253,7 +253,7 @@ edit_session(Store(Path(sys.argv[1])), "x", work, {})
 def test_kill_in_the_middle_costs_nothing(store: Store) -> None:
     """kill -9 of the process that edits: shell, daemons, mounts and loop devices go with it."""
     digest = store.load("x:1")[1]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     mark = f"4711{os.getpid()}"
     with subprocess.Popen(
         [sys.executable, "-c", CRASH, str(store.root), mark], cwd=root, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
@@ -276,7 +276,7 @@ def test_kill_in_the_middle_costs_nothing(store: Store) -> None:
 WHOLE = """
 import sys
 from pathlib import Path
-from images.edit import edit
+from images.editing.edit import edit
 from images.options import Options
 from images.store import Store
 print("ready", flush=True)
@@ -289,7 +289,7 @@ def test_kill_at_any_moment_leaves_whole_versions(store: Store) -> None:
     """From the first copy to the last rename: a version is there whole or not at all, and the next edit works."""
     for step in range(12):
         argv = [sys.executable, "-c", WHOLE, str(store.root), f"file{step}"]
-        with subprocess.Popen(argv, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(argv, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None and process.stdout.readline() == b"ready\n"
             for _ in range(step):
                 time.sleep(0.03)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from images import chroot, ext4
-from images.chroot import Disk, enter
+from images import ext4
+from images.editing import chroot
+from images.editing.chroot import Disk, enter
 from images.errors import CommandFailed, SourceInvalid
 from images.namespace import in_private_namespace, loop_of
 from images.publish import Part

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from images import edit as editing
-from images import held
-from images.edit import edit, publish_held
+from images.editing import edit as editing
+from images.editing import held
+from images.editing.edit import edit, publish_held
 from images.errors import Busy, CommandFailed, ImageError, NotFound, SourceInvalid
 from images.manifest import Manifest
 from images.namespace import loop_of

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from images import chroot, held
-from images.copyin import copy_in
-from images.diff import Change, changes, viewed
 from images.disk import disk_errors
+from images.editing import chroot, held
+from images.editing.copyin import copy_in
+from images.editing.diff import Change, changes, viewed
+from images.editing.interrupts import Interrupts, noted
 from images.errors import CommandFailed, NotFound, SourceInvalid
-from images.interrupts import Interrupts, noted
 from images.manifest import Manifest, digest, encode_manifest
 from images.namespace import in_private_namespace, loop_of
 from images.options import Options
@@ -63,7 +63,7 @@ class Session:
     last: Look | None = None
 
     def shell(self, argv: Sequence[str] = ()) -> int:
-        """Run a command, or a shell, inside; gives its exit code. Raises as `images.chroot.enter` does."""
+        """Run a command, or a shell, inside; gives its exit code. Raises as `images.editing.chroot.enter` does."""
         disks = []
         for part in self.parts:
             if name := loop_of(part.file):
@@ -76,7 +76,7 @@ class Session:
             self.interrupts.forget()  # it was typed for the shell
 
     def copy(self, source: Path, target: str, *, preserve: bool = False) -> int:
-        """Copy a file or directory of the head into the tree. Raises as `images.copyin.copy_in` does."""
+        """Copy a file or directory of the head into the tree. Raises as `images.editing.copyin.copy_in` does."""
         self.last = None
         return copy_in(self.root, source, target, preserve=preserve, on_entry=self.interrupts.check)
 
@@ -143,7 +143,7 @@ def edit_session(store: Store, ref: str, work: Work, source: Source) -> Manifest
 def publish_held(
     store: Store, name: str, options: Options, source: Source | None = None
 ) -> tuple[Manifest | None, Look]:
-    """Unmount what is held open of a lineage (`images.held`) and publish it; None if nothing was changed. On any error
+    """Unmount what is held open of a lineage (`held`) and publish it; None if nothing was changed. On any error
     the copy is kept, to be published later. Needs root. Raises NotFound, Busy if something works in it, CommandFailed,
     NoSpace."""
     looks: list[Look] = []

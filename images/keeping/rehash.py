@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from images import zstd
 from images.chunk import chunk_hash
-from images.damage import MAX_DAMAGE, Damage, told
 from images.errors import ChunkInvalid
+from images.keeping.damage import MAX_DAMAGE, Damage, told
+from images.keeping.usage import Frame, Use, used_frames, users
 from images.options import Progress
 from images.packs import BLOCK, PackIndex, write_mark
-from images.usage import Frame, Use, used_frames, users
 
 if TYPE_CHECKING:
     from images.store import Store

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from images import packs
-from images.bundle import (
+from images.disk import disk_errors
+from images.errors import BundleDamaged, ChunkInvalid, ChunkMissing, ImageError, ManifestInvalid, NoSpace
+from images.keeping.bundle import (
     END,
     KEY_SIZE,
     SIGNATURE_SIZE,
@@ -24,13 +26,11 @@ from images.bundle import (
     decode_start,
     message,
 )
-from images.disk import disk_errors
-from images.errors import BundleDamaged, ChunkInvalid, ChunkMissing, ImageError, ManifestInvalid, NoSpace
-from images.garbage import sweep
+from images.keeping.garbage import sweep
+from images.keeping.usage import frames_of
 from images.manifest import Manifest, decode_manifest, decode_runs, digest
 from images.options import Progress
 from images.store import Store
-from images.usage import frames_of
 
 AGAIN = "fetch or export it again; nothing of it was kept"
 
