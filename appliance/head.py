@@ -80,7 +80,9 @@ class Head:
         self.remove = self._nodes.remove
         self.profiles = self._profiles.profiles
         self.profile = self._profiles.profile
+        self.profile_values = self._profiles.profile_values
         self.profile_set = self._profiles.profile_set
+        self.profile_remove = self._profiles.profile_remove
         self.install = self._orders.install
         self.capture = self._captures.order
         self.cancel = self._orders.cancel

@@ -90,8 +90,7 @@ class Captures:
         return {"node": node.label, "image": f"{image}:{number}", "disk": told, "content": content}
 
     def _rule(self, node: Node) -> DiskRule:
-        profile = self.roster.profiles.get(node.profile)
-        return profile.disk if profile else DiskRule()
+        return self.roster.wanted(node).profile.disk
 
     def _arm(self, node: Node, image: str, message: str, rule: DiskRule) -> None:
         roster, now = self.roster, self.roster.clock.steady()

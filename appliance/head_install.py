@@ -166,9 +166,7 @@ class Installs:
         return plan
 
     def _plan(self, node: Node, order: Order, session: Session) -> InstallPlan:
-        profile = self.roster.profiles.get(node.profile)
-        if profile is None:
-            raise Wrong(f"{node.label} has the profile {node.profile!r}, which does not exist any more")
+        profile = self.roster.wanted(node).profile
         if not self.keys.ready(node.id, node.name):
             raise Wrong(f"the host keys of {node.label} are still being made", "ask again in a second")
         keys = self.keys.get(node.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from netboot.naming import check_name, is_pattern, next_names
 from netboot.node import Event, Node, State
 from netboot.noderange import check_group
 from netboot.order import Order
-from netboot.profile import DEFAULT, Profile, rule_text
+from netboot.profile import DEFAULT, Profile, ProfileInvalid, rule_text
+from netboot.wanted import check_own
 
 TAIL = 200  # lines of the timeline in a node's own page
 
@@ -39,7 +40,7 @@ class Nodes:
         """One node with its hardware, order, predicted disk and the end of its timeline. Raises Unknown."""
         node = self.roster.find(ref)
         order = self.roster.orders.get(node.id)
-        profile = self.roster.profiles.get(node.profile, Profile(node.profile))
+        profile = self._profile(node)
         return {
             **self._row(node),
             "facts": asdict(node.facts) if node.facts else None,
@@ -49,6 +50,7 @@ class Nodes:
             "secure": node.secure,
             "order_text": order.text if order else "",
             "order": _order(order) if order else None,
+            "own": node.own,
             "predicted_disk": self._predicted(node, profile),
             "disk_rule": disks.tell(order.disk if order and not order.closed else profile.disk),
             "timeline": [_event(entry, node) for entry in self.roster.timeline.of_node(node.id, 0, TAIL)],
@@ -73,7 +75,7 @@ class Nodes:
 
     def _row(self, node: Node) -> dict[str, Any]:
         order, now = self.roster.orders.get(node.id), self.roster.clock.steady()
-        profile = self.roster.profiles.get(node.profile)
+        profile = self._profile(node)
         facts = node.facts
         armed = order is not None and not order.closed
         return {
@@ -90,7 +92,7 @@ class Nodes:
             "profile": node.profile,
             "groups": list(node.groups),
             "image": node.image,
-            "wanted": order.image if armed and order else profile.image if profile else "",
+            "wanted": order.image if armed and order else profile.image,
             "ordered": armed,
             "boot": node.boot.value,
             "reason": node.reason,
@@ -105,6 +107,13 @@ class Nodes:
             "seen_seconds": max(0.0, now - node.last_seen),
             "seconds_to": _seconds_to(node),
         }
+
+    def _profile(self, node: Node) -> Profile:
+        """Its profile with all that is inherited; an empty one where that cannot be told."""
+        try:
+            return self.roster.wanted(node).profile
+        except ProfileInvalid:
+            return Profile(node.profile)
 
     def _predicted(self, node: Node, profile: Profile) -> str:
         if node.facts is None:
@@ -184,10 +193,12 @@ class Nodes:
         loader: str | None = None,
         group: Sequence[str] = (),
         ungroup: Sequence[str] = (),
+        own: Mapping[str, str] | None = None,
     ) -> list[dict[str, Any]]:
         """Change what is wanted of approved nodes; None leaves a field as it is. `loader` "secure" or "auto", `group`
-        and `ungroup` are groups to join and to leave; a name and an address are for one node alone. All of them or
-        nobody. Raises Unknown, Wrong, NameInvalid, NoderangeInvalid, NoSpace."""
+        and `ungroup` are groups to join and to leave; `own` are values instead of the profile's, "" for the profile's
+        again (netboot.wanted.OWN); a name and an address are for one node alone. All of them or nobody. Raises
+        Unknown, Wrong, NameInvalid, NoderangeInvalid, ProfileInvalid, NoSpace."""
         roster = self.roster
         chosen = roster.select(refs)
         if len(chosen) > 1 and (name is not None or address is not None):
@@ -201,6 +212,11 @@ class Nodes:
             if node.state is State.WAITING:
                 raise Wrong(f"{node.label} is not approved yet", f"gild.pyz node approve {node.id}")
             after, said = self._wanted(node, profile, loader, group, ungroup)
+            if own and (kept := check_own({**node.own, **own})) != node.own:
+                after, said = (
+                    replace(after, own=kept),
+                    [*said, *(f"{key} {own[key] or 'of its profile'}" for key in own)],
+                )
             if name is not None and name != node.name:
                 after, said = replace(after, name=self._free_name(name)), [*said, f"name {name}"]
             if address is not None and address != node.address:

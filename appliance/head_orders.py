@@ -84,9 +84,7 @@ class Orders:
         return chosen
 
     def _choice(self, node: Node, image: str | None, finish: str | None, disk: str | None) -> Choice:
-        profile = self.roster.profiles.get(node.profile)
-        if profile is None:
-            raise Wrong(f"{node.label} has the profile {node.profile!r}, which does not exist")
+        profile = self.roster.wanted(node).profile
         manifest, digest = choose_image(self.images, image or profile.image, node.label)
         self.images.refuse_damaged(manifest.ref)
         rule = parse_rule(disk) if disk else profile.disk

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from appliance.config import Config
 from appliance.errors import Wrong
+from images.edits.all import EDITS
+from images.edits.option import OptionInvalid
 from images.errors import GildError
 from images.manifest import Manifest
 from netboot import disks, layout
@@ -23,6 +25,24 @@ if TYPE_CHECKING:
 
 # Boot loader files the agent may need for an image that brings none (netboot.plan.BootPiece).
 BOOT_PIECES = ("boot.img", "core.img", "shimx64.efi", "grub-disk.efi", "mmx64.efi")
+
+# Options of edits that say who a node is, or that only it can know: no profile may give them.
+OWNED: dict[str, tuple[str, ...]] = {
+    "hostname": ("name", "domain"),
+    "machine_id": ("id",),
+    "host_keys": ("keys",),
+    "call_home": ("url", "secret", "busybox"),
+    "fstab": ("mounts",),
+    "hosts": ("name", "domain", "address"),
+    "network": ("mac", "address", "prefix"),
+    "resolv": (),
+    "files": (),
+}
+# What stands in for those while the others are checked.
+_EXAMPLE: dict[str, dict[str, Any]] = {
+    "hosts": {"name": "node01", "domain": "", "address": "192.0.2.1"},
+    "network": {"mac": "00:00:5e:00:53:01", "address": "192.0.2.1", "prefix": 24},
+}
 
 BootPieceOf = Callable[[str], BootPiece | None]
 
@@ -88,10 +108,7 @@ def make_plan(
     """Everything the agent needs. `mac` is the card the node booted from, `keys` its host keys by file name."""
     base = base_url(config.address, config.http_port)
     home = f"{base}{HOME}{node.id}"
-    network = Network(
-        mac=mac, address=node.address, prefix=config.network.prefixlen, gateway=config.router, dns=(config.address,),
-        domain=config.domain,
-    )  # fmt: skip
+    network = network_of(node, config, mac)
     return InstallPlan(
         order=str(order.id),
         node=node.name,
@@ -101,7 +118,7 @@ def make_plan(
         disk=order.disk,
         layout=profile.layout,
         network=network,
-        edits=_edits(node, config, network, keys, home, order.home_secret),
+        edits=_with(profile.edits, _edits(node, config, network, keys, home, order.home_secret)),
         boot=tuple(found for name in BOOT_PIECES if (found := piece(name)) is not None),
         cmdline=profile.cmdline,
         finish=order.finish,
@@ -109,6 +126,48 @@ def make_plan(
         home_url=home,
         home_secret=order.home_secret,
     )
+
+
+def network_of(node: Node, config: Config, mac: str) -> Network:
+    """The node's place in the network; `mac` is the card it boots from."""
+    return Network(
+        mac=mac, address=node.address, prefix=config.network.prefixlen, gateway=config.router, dns=(config.address,),
+        domain=config.domain,
+    )  # fmt: skip
+
+
+def check_edit(edit: Edit, nowhere: str) -> None:
+    """Whether a profile may have an edit: one that exists, with options that are not the node's own, of values it can
+    use. It is tried on the empty directory `nowhere`. Raises Wrong, OptionInvalid."""
+    known, apply = EDITS.get(edit.edit, ({}, None))
+    open_ = [name for name in known if name not in OWNED.get(edit.edit, known)]
+    if apply is None or not open_:
+        usable = [name for name, (options, _) in EDITS.items() if set(options) - set(OWNED.get(name, options))]
+        raise Wrong(f"a profile can have no edit {edit.edit[:40]!r}", f"it can have {', '.join(usable)}")
+    if unknown := sorted(set(edit.options) - set(open_)):
+        raise Wrong(
+            f"a profile cannot give the edit {edit.edit} the option {unknown[0][:40]!r}", f"only {', '.join(open_)}"
+        )
+    try:
+        apply(nowhere, {**_EXAMPLE.get(edit.edit, {}), **edit.options})
+    except OptionInvalid:
+        raise
+    except GildError:
+        pass  # the directory is no system: nothing can be said about what the edit does to one
+
+
+def _with(extra: tuple[Edit, ...], edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
+    """The edits every node gets with the options of a profile's in place of theirs (tables are put together), then the
+    profile's others."""
+    more = {edit.edit: edit.options for edit in extra}
+    joined = []
+    for edit in edits:
+        options = dict(edit.options)
+        for key, value in more.pop(edit.edit, {}).items():
+            old = options.get(key)
+            options[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+        joined.append(Edit(edit.edit, options))
+    return (*joined, *(Edit(name, options) for name, options in more.items()))
 
 
 def _edits(

@@ -21,7 +21,8 @@ from netboot.identity import Sighting, Verdict
 from netboot.lease import LeaseInvalid, Pool
 from netboot.node import CloseOrder, Event, Node, Record, State, step
 from netboot.order import Order, close
-from netboot.profile import DEFAULT, Profile
+from netboot.profile import DEFAULT, Profile, ProfileInvalid
+from netboot.wanted import Wanted, wanted
 
 MAX_STRANGERS = 1000  # machines in the waiting room; past it the one unseen for longest makes room
 
@@ -135,6 +136,13 @@ class Roster:
     def sorted(self) -> list[Node]:
         """All nodes: those with names by name, then the waiting room by number."""
         return sorted(self.nodes.values(), key=lambda node: (not node.name, node.name, node.id))
+
+    def wanted(self, node: Node) -> Wanted:
+        """What the node is to get, by itself, its profile and that one's parents. Raises ProfileInvalid naming it."""
+        try:
+            return wanted(node.profile, self.profiles, node.own)
+        except ProfileInvalid as error:
+            raise ProfileInvalid(f"{node.label}: {error.message}", error.hint) from None
 
     def by_mac(self, mac: str) -> Node | None:
         """The node with that card, the oldest of several."""

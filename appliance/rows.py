@@ -48,6 +48,14 @@ def profile_row(profile: Profile) -> Statement:
     return "INSERT OR REPLACE INTO profiles (name, body) VALUES (?, ?)", (profile.name, encode(profile).decode())
 
 
+def profile_gone(name: str) -> list[Statement]:
+    """Forget a profile and its secrets."""
+    return [
+        ("DELETE FROM profiles WHERE name = ?", (name,)),
+        ("DELETE FROM secrets WHERE owner = ?", (f"profile:{name}",)),
+    ]
+
+
 def order_row(order: Order) -> Statement:
     """Save an order."""
     return (
@@ -81,9 +89,11 @@ def prune_events(node_id: int) -> Statement:
 def node_gone(node_id: int) -> list[Statement]:
     """Forget a node and everything that belongs to it."""
     tables = ("facts", "host_keys", "orders", "events", "bmcs")
-    return [("DELETE FROM nodes WHERE id = ?", (node_id,))] + [
-        (f"DELETE FROM {table} WHERE node_id = ?", (node_id,)) for table in tables
-    ]
+    return (
+        [("DELETE FROM nodes WHERE id = ?", (node_id,))]
+        + [(f"DELETE FROM {table} WHERE node_id = ?", (node_id,)) for table in tables]
+        + [("DELETE FROM secrets WHERE owner = ?", (f"node:{node_id}",))]
+    )
 
 
 def load_nodes(store: Store) -> list[Node]:

@@ -75,6 +75,7 @@ class Node:
     address: str = ""
     profile: str = "default"
     groups: tuple[str, ...] = ()  # what people call it together with others: @rack1
+    own: dict[str, str] = field(default_factory=dict)  # values it has instead of its profile's (netboot.wanted)
     secure: bool = False  # Secure Boot: the signed loaders only
     image: str = ""  # name:version that stands on its disk, whole; empty while it is being written
     golden: str = ""  # the image its disk was read for: it has a system of its own, made by hand

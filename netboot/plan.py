@@ -11,6 +11,8 @@ from netboot.wire import WIRE
 # Kernel arguments that neither GRUB's script nor a shell takes apart: no quotes, $, ;, #, braces or back slashes.
 CMDLINE = re.compile(r"[A-Za-z0-9_.,:=/@%+~^-]+(?: +[A-Za-z0-9_.,:=/@%+~^-]+)*")
 
+SCRIPT_SECONDS = 600
+
 
 @dataclass(frozen=True)
 class DiskRule:
@@ -82,6 +84,17 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class Script:
+    """A script of the site's own: "pre.d/10-raid" runs in the installer before the disk is touched, "post.d/50-join" in
+    the written tree. Its first line names its interpreter; it may take `seconds`."""
+
+    name: str
+    content: str
+    profile: str
+    seconds: int = SCRIPT_SECONDS
+
+
+@dataclass(frozen=True)
 class BootPiece:
     """A boot loader file the agent fetches from the head when the image brings none: public name, sha256, bytes."""
 
@@ -109,4 +122,7 @@ class InstallPlan:
     verify: str = "sample"  # none, sample or full: how much is read back from the disk
     home_url: str = ""  # where the installed system calls once
     home_secret: str = ""  # see netboot.report.HOME
+    profile: str = ""
+    pre: tuple[Script, ...] = ()  # in this order, before anything is erased
+    post: tuple[Script, ...] = ()  # in this order, after the edits
     wire: int = WIRE

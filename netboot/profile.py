@@ -9,12 +9,15 @@ from typing import Any
 
 from images.errors import GildError
 from netboot import layout as layouts
+from netboot import naming
 from netboot.disks import PICKS
-from netboot.plan import CMDLINE, DEFAULT_LAYOUT, DiskRule, LayoutPart
+from netboot.plan import CMDLINE, DEFAULT_LAYOUT, DiskRule, Edit, LayoutPart
 
 FINISHES = ("kexec", "reboot", "poweroff")
 VERIFIES = ("none", "sample", "full")
 DEFAULT = "default"
+MAX_EDITS = 64
+MAX_SECONDS = 86400  # a script that runs for a day is one that hangs
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}(:([1-9][0-9]{0,8}|latest))?")
@@ -27,8 +30,8 @@ class ProfileInvalid(GildError):
 
 @dataclass(frozen=True)
 class Profile:
-    """What a kind of node gets. Empty `image` means the only image there is, empty `finish` and `verify` mean what
-    the head's settings say."""
+    """What a kind of node gets. A field that is left at its default is what the profile it `extends` says, and in the
+    end what the head's settings say (netboot.wanted); an empty `image` then means the only image there is."""
 
     name: str
     image: str = ""
@@ -37,6 +40,17 @@ class Profile:
     cmdline: str = ""  # kernel arguments of the installed system
     finish: str = ""
     verify: str = ""
+    names: str = ""  # pattern for the names of machines approved with it
+    edits: tuple[Edit, ...] = ()  # of images.edits, beside those every node gets
+    extends: str = ""  # the profile whose values count where this one has none
+    script_seconds: int = 0  # how long one script may take; 0: netboot.plan.SCRIPT_SECONDS
+
+
+def _pattern(text: str) -> bool:
+    try:
+        return not text or naming.fill(text, 1) != naming.fill(text, 2)
+    except GildError:
+        return False
 
 
 def _arguments(text: str) -> bool:
@@ -53,6 +67,10 @@ def check_profile(profile: Profile) -> Profile:
         ("cmdline", profile.cmdline, _arguments(profile.cmdline), "kernel arguments without quotes, $ ; # and braces"),
         ("finish", profile.finish, profile.finish in ("", *FINISHES), "one of " + ", ".join(FINISHES)),
         ("verify", profile.verify, profile.verify in ("", *VERIFIES), "one of " + ", ".join(VERIFIES)),
+        ("extends", profile.extends, not profile.extends or bool(_NAME.fullmatch(profile.extends)), "a profile's name"),
+        ("names", profile.names, _pattern(profile.names), "a pattern with a number in it such as gpu{n:02}"),
+        ("edits", str(len(profile.edits)), len(profile.edits) <= MAX_EDITS, f"at most {MAX_EDITS}"),
+        ("script_seconds", str(profile.script_seconds), 0 <= profile.script_seconds <= MAX_SECONDS, "seconds of a day"),
         ("disk", profile.disk.pick, profile.disk.pick in PICKS, "pick=" + "|".join(PICKS)),
     )
     for what, value, good, wanted in checks:

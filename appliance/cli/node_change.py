@@ -18,12 +18,18 @@ from appliance.errors import Wrong
 @click.option("--name", help="Another name, for one node.")
 @click.option("--address", metavar="IP", help="Another address, for one node, from the next boot on.")
 @click.option("--loader", type=click.Choice(["auto", "secure"]), help="secure: signed shim and GRUB (Secure Boot).")
+@click.option("--image", metavar="NAME", help="Another image than the profile's; '' for the profile's again, as below.")
+@click.option("--cmdline", metavar="TEXT", help="Other kernel arguments of the installed system.")
+@click.option("--disk", metavar="RULE", help="Another rule for the disk that is written.")
+@click.option("--finish", metavar="HOW", help="How a written machine goes on: kexec, reboot or poweroff.")
+@click.option("--verify", metavar="HOW", help="How much of the disk is read back: none, sample or full.")
 @click.option("--group", multiple=True, metavar="GROUP", help="A group to join, named @GROUP from then on; repeatable.")
 @click.option("--ungroup", multiple=True, metavar="GROUP", help="A group to leave; repeatable.")
 @click.pass_obj
 def set_(site: Site, /, nodes: tuple[str, ...], **fields: Any) -> None:
     """Change what is wanted of nodes."""
-    given = {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items() if value}
+    said = {key: value for key, value in fields.items() if value or value == ""}
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
     if not given:
         raise Wrong(f"nothing to change on {', '.join(nodes)}", "see: gild.pyz node set --help")
     rows = site.client.post("nodes", "set", refs=list(nodes), **given)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from appliance.errors import Wrong
 from appliance.head import Head
+from netboot.wanted import OWN
 
 MAX_WAIT = 25.0  # seconds a question for news may be held back
 
@@ -111,7 +112,8 @@ class Operator:
             key: _text(body, key) for key in ("profile", "name", "address", "loader") if key in body
         }
         fields |= {key: _texts(body, key) for key in ("group", "ungroup") if key in body}
-        return web.json_response(self.head.set(_refs(body), **fields))
+        own = {key: word for key in OWN if (word := _text(body, key)) is not None}
+        return web.json_response(self.head.set(_refs(body), **fields, own=own))
 
     async def remove(self, request: web.Request) -> web.Response:
         """Forget nodes."""
