@@ -9,6 +9,7 @@ from appliance.errors import Wrong
 from appliance.head_install import new_home_secret
 from appliance.head_plan import Choice, choose_image, predict
 from appliance.roster import Roster
+from images.keeping.verify import refuse_damaged
 from netboot.node import Event, Node, State
 from netboot.order import LIFETIME, Order
 from netboot.profile import FINISHES, parse_rule
@@ -86,7 +87,7 @@ class Orders:
     def _choice(self, node: Node, image: str | None, finish: str | None, disk: str | None) -> Choice:
         profile = self.roster.wanted(node).profile
         manifest, digest = choose_image(self.images, image or profile.image, node.label)
-        self.images.refuse_damaged(manifest.ref)
+        refuse_damaged(self.images, manifest.ref)
         rule = parse_rule(disk) if disk else profile.disk
         how = finish or profile.finish or self.roster.config.finish
         return Choice(node, profile, manifest, digest, rule, how, predict(node, profile, manifest, rule))

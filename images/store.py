@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,11 +24,7 @@ from images import packs, tags, zstd
 from images.chunk import chunk_hash
 from images.disk import disk_errors, hold
 from images.errors import Busy, ChunkInvalid, ChunkMissing, ManifestInvalid, NotFound
-from images.keeping import garbage, verify
-from images.keeping.damage import Damage
-from images.keeping.garbage import GRACE, Garbage
 from images.manifest import Manifest, Run, decode_manifest, decode_runs, digest
-from images.options import Progress
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 REPAIR = "gild image verify says what is damaged, gild image repair fetches it"
@@ -155,15 +151,6 @@ class Store:
             return 0
         return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}\n?", text) else 0
 
-    def verify(self, ref: str, progress: Progress | None = None) -> list[Damage]:
-        """What is damaged of one version, each byte of it read; empty means sound. See images.keeping.verify."""
-        return list(verify.verify(self, [ref], progress).damage)
-
-    def refuse_damaged(self, ref: str) -> None:
-        """A quick look whether all of a version is there and of the right size. Raises NotFound, ManifestInvalid,
-        ChunkInvalid: what is known to be damaged goes to no node."""
-        verify.refuse_damaged(self, ref)
-
     def read_chunk(self, pack: str, offset: int, frame: int, length: int, name: bytes) -> bytes | memoryview:
         """The raw bytes of one chunk: `frame` bytes at `offset` of a pack, `length` bytes raw, checked against its
         hash. Raises ChunkMissing or ChunkInvalid."""
@@ -216,10 +203,6 @@ class Store:
             if not self.versions(name):
                 (self.root / "tags" / name).unlink(missing_ok=True)
                 shutil.rmtree(self.work(name), ignore_errors=True)
-
-    def gc(self, dry_run: bool = False, live_versions: Collection[str] = (), *, grace: float = GRACE) -> Garbage:
-        """Remove what no version needs. See images.keeping.garbage."""
-        return garbage.collect(self, dry_run=dry_run, live_versions=live_versions, grace=grace)
 
     def add_version(self, manifest_data: bytes, name: str, number: int, runs: bytes) -> None:
         """Make a version visible: runs first, the manifest last. The packs must be there. Raises NoSpace."""

@@ -10,6 +10,7 @@ import pytest
 
 from images.errors import BundleDamaged, GildError
 from images.keeping.bundle import MAX_HEADER, START, decode_header, decode_start, encode_header
+from images.keeping.garbage import collect
 from images.keeping.importing import import_bundle
 from images.keeping.verify import verify
 from images.store import NAME, Store
@@ -125,7 +126,7 @@ def test_mutated_bundles_leave_whole_versions_or_nothing(tmp_path: Path) -> None
             assert done.added and verify(two).damage == ()
             for name in two.images():
                 two.remove(name)
-            two.gc(grace=0)
+            collect(two, grace=0)
             before = contents(two.root)
         assert sorted(path.name for path in tmp_path.iterdir()) == around
     assert 0 < taken < WHOLE

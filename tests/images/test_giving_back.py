@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from images.keeping.garbage import collect
 from images.namespace import in_private_namespace
 from images.options import Options
 from images.sources.directory import import_directory
 from images.store import Store
+from tests.images.sound import damaged
 from tests.images.tinytree import tiny_tree
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -74,16 +76,16 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_stays(tmp_path: Path) 
         assert process.returncode in (0, -signal.SIGKILL), err
         assert (f"x:{store.versions('x')[-1]}" == out.strip()) or process.returncode < 0
         for number in store.versions("x"):
-            assert store.verify(f"x:{number}") == []
+            assert damaged(store, f"x:{number}") == []
     assert ended < 10, "it was always done before it was killed"
     assert str(tmp_path) not in loops()
 
     for number in store.versions("x")[1:]:
         store.set_tag("x", 1)
         store.remove(f"x:{number}")
-    store.gc(grace=0)
+    collect(store, grace=0)
     again = import_directory(store, "x", changed, Options())
-    assert again.parent == first.version and store.verify(again.ref) == []
+    assert again.parent == first.version and damaged(store, again.ref) == []
     assert sorted(files(store.root)) == sorted(
         ["work/x/current/digest", "work/x/current/root.img", "tags/x"]
         + [f"packs/{pack}.{kind}" for pack in {*first.packs, *again.packs} for kind in ("idx", "pack")]

@@ -16,6 +16,7 @@ from images.manifest import Kind, Manifest
 from images.publish import Facts, Part, publish
 from images.store import Store
 from images.working import restore
+from tests.images.sound import damaged
 
 SIZE = 24 << 20
 
@@ -59,7 +60,7 @@ def test_a_version_restores_to_the_same_filesystem(tmp_path: Path, store: Store)
     part = manifest.partitions[0]
     assert (part.fs, part.uuid, part.label, part.size) == ("ext4", ext4.filesystem_uuid("x"), "gild-root", SIZE)
     assert {phase for phase, _, _ in heard} == {"check", "map", "store"} and heard[-1][1] == heard[-1][2]
-    assert store.tag("x") == 1 and store.verify("x") == []
+    assert store.tag("x") == 1 and damaged(store, "x") == []
     kinds = {run.kind for run in store.runs(manifest, 0)}
     assert kinds == {Kind.DATA, Kind.ZERO, Kind.FREE}
     restore(store, manifest, 0, tmp_path / "back.img")
@@ -99,7 +100,7 @@ def test_the_next_version_stores_only_what_changed(tmp_path: Path, store: Store)
     third = put(store, filesystem(tmp_path / "three.img", {"a": stays, "b": b"new" * 1000}))
     new = [pack for pack in third.packs if pack not in first.packs]
     assert len(new) == 1 and store.pack_path(new[0]).stat().st_size < 600_000
-    assert store.verify("x:3") == [] and store.tag("x") == 1
+    assert damaged(store, "x:3") == [] and store.tag("x") == 1
     assert put(store, tmp_path / "one.img", tag=True).version == store.tag("x") == 4
 
 
@@ -130,7 +131,7 @@ def test_a_lost_pack_heals_with_the_next_version(tmp_path: Path, store: Store) -
     first = put(store, image)
     store.pack_path(first.packs[0]).unlink()
     put(store, image)
-    assert store.verify("x:2") == []
+    assert damaged(store, "x:2") == []
 
 
 def test_what_is_no_sound_filesystem_is_refused(tmp_path: Path, store: Store) -> None:

@@ -11,8 +11,10 @@ import pytest
 from images import packs, zstd
 from images.chunk import chunk_hash
 from images.errors import Busy, ManifestInvalid, NoSpace, NotFound
+from images.keeping.garbage import collect
 from images.manifest import Kind, Manifest, Partition, Run, decode_manifest, digest, encode_manifest, encode_runs
 from images.store import Store
+from tests.images.sound import damaged
 
 CHUNK = 4096
 
@@ -96,14 +98,14 @@ def test_garbage_is_what_no_version_names(store: Store) -> None:
     sha = store.load("compute:1")[1]
     store.remove("compute:1")
     (store.packs / ".tmp-crashed").write_bytes(b"x" * 10)
-    assert store.gc().packs == (), "too young"
+    assert collect(store).packs == (), "too young"
     with pytest.raises(Busy, match="still installs"):
-        store.gc(live_versions=[sha], grace=0)
-    dry = store.gc(dry_run=True, grace=0)
+        collect(store, live_versions=[sha], grace=0)
+    dry = collect(store, dry_run=True, grace=0)
     assert dry.packs == one.packs and store.pack_path(one.packs[0]).exists() and dry.freed > 0
-    store.gc(grace=0)
+    collect(store, grace=0)
     assert sorted(p.name for p in store.packs.iterdir()) == [f"{two.packs[0]}.idx", f"{two.packs[0]}.pack"]
-    assert store.verify("other") == []
+    assert damaged(store, "other") == []
 
 
 def test_a_lineage_is_written_by_one_and_garbage_waits(store: Store) -> None:
@@ -115,7 +117,7 @@ def test_a_lineage_is_written_by_one_and_garbage_waits(store: Store) -> None:
         ):
             pass
         with pytest.raises(Busy, match="the store is in use"):
-            store.gc()
+            collect(store)
         with store.lineage_lock("other"):
             pass
     with store.lineage_lock("compute"):
@@ -125,18 +127,18 @@ def test_a_lineage_is_written_by_one_and_garbage_waits(store: Store) -> None:
 def test_verify_finds_a_flipped_bit_a_lost_pack_and_is_silent_otherwise(store: Store) -> None:
     manifest = add(store, "compute", [page("a"), os.urandom(CHUNK), page("c")])
     heard: list[tuple[str, int, int]] = []
-    assert store.verify("compute", lambda *at: heard.append(at)) == []
+    assert damaged(store, "compute", lambda *at: heard.append(at)) == []
     assert heard[-1][1] == heard[-1][2] > 0
     path = store.pack_path(manifest.packs[0])
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    found = store.verify("compute")
+    found = damaged(store, "compute")
     assert [(d.partition, d.chunk, d.pack, d.versions) for d in found] == [
         ("root", 1, manifest.packs[0], ("compute:1",)),
     ]
     path.unlink()
-    assert [d.what for d in store.verify("compute")] == ["is missing"]
+    assert [d.what for d in damaged(store, "compute")] == ["is missing"]
 
 
 def test_damaged_files_of_a_version_are_named(store: Store) -> None:

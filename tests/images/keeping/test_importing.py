@@ -15,6 +15,7 @@ import pytest
 
 from images.errors import BundleDamaged, Busy, ChunkInvalid, ChunkMissing, ImageError, NoSpace, NotFound, Untrusted
 from images.keeping.bundle import END, MAGIC, START, Version, decode_header, encode_header, message
+from images.keeping.garbage import collect
 from images.keeping.importing import import_bundle
 from images.keeping.verify import verify
 from images.namespace import in_private_namespace
@@ -257,7 +258,7 @@ def test_killed_at_any_step_there_is_no_half_version(one: Store, tmp_path: Path)
         assert take(target, file.read_bytes())[0] == tuple(f"x:{number}" for number in (1, 2) if number not in have)
         assert verify(target).damage == () == verify(target).strays, "the next one works and clears up"
         target.remove("x")
-        target.gc(grace=0)
+        collect(target, grace=0)
         assert list(target.packs.iterdir()) == []
         if process.returncode == 0:
             break
