@@ -91,21 +91,9 @@ def stream(
     Raises as `run` does. `timeout` is in seconds, for the whole of it; the program and whatever it started are then
     ended, and so they are if `on_line` raises.
     """
-    full = _environment(argv, env, act)
     last: list[bytes] = []
     late = threading.Event()
-    try:
-        # A group of its own: what the program started holds the pipe open too, and would be waited for.
-        proc = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=full,
-            process_group=0,
-        )
-    except OSError as error:
-        raise _unstartable(argv, act, error) from None
+    proc = _started(argv, subprocess.DEVNULL, env, act)
 
     def end() -> None:
         late.set()
@@ -131,6 +119,18 @@ def stream(
         raise CommandFailed(f"{act or argv[0]}: {argv[0]} did not end within {timeout:.0f} s")
     if code:
         raise CommandFailed(f"{act or argv[0]}: {argv[0]} failed ({code}): {tail(b''.join(last))}")
+
+
+def _started(argv: Sequence[str], stdin: int, env: Mapping[str, str] | None, act: str) -> subprocess.Popen[bytes]:
+    """A program with its merged output in a pipe. Its group is its own: what it started holds the pipe open too, and
+    would be waited for."""
+    full = _environment(argv, env, act)
+    try:
+        return subprocess.Popen(
+            argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=full, process_group=0
+        )
+    except OSError as error:
+        raise _unstartable(argv, act, error) from None
 
 
 def attached(argv: Sequence[str], *, fds: Sequence[int] = (), act: str = "") -> int:
@@ -161,18 +161,7 @@ def beside(
     wait(seconds), which gives the exit code once it has ended within that time, or None.
     Raises ToolMissing, CommandFailed if it cannot be started.
     """
-    full = _environment(argv, env, act)
-    try:
-        proc = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=full,
-            process_group=0,
-        )
-    except OSError as error:
-        raise _unstartable(argv, act, error) from None
+    proc = _started(argv, subprocess.PIPE, env, act)
     assert proc.stdout is not None
     output = proc.stdout
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from images.errors import ChunkInvalid, SourceInvalid
-from images.zstdstream import decompressor
+from images.zstdstream import Decompressor, decompressor
 
 PIECE = 1 << 20
 # xz -9 asks for 65 MiB; 256 MiB is a dictionary of four times that (xz(1), --lzma2=dict).
@@ -20,19 +20,6 @@ class Readable(Protocol):
     """What bytes are read from: a file, a pipe, a decompressor. b"" is the end."""
 
     def read(self, size: int, /) -> bytes: ...
-
-
-class _Engine(Protocol):
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def needs_input(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
 class _Gzip:
@@ -61,12 +48,12 @@ class _Gzip:
         return made
 
 
-def _xz() -> _Engine:
+def _xz() -> Decompressor:
     return lzma.LZMADecompressor(lzma.FORMAT_AUTO, memlimit=MEMORY)
 
 
 # Magic numbers: RFC 1952, bzip2's BZh, the .xz and .lzma file formats, RFC 8878; and RFC 8878's skippable frame.
-KINDS: tuple[tuple[bytes, str, Callable[[], _Engine]], ...] = (
+KINDS: tuple[tuple[bytes, str, Callable[[], Decompressor]], ...] = (
     (b"\x1f\x8b", "gzip", _Gzip),
     (b"BZh", "bzip2", bz2.BZ2Decompressor),
     (b"\xfd7zXZ\0", "xz", _xz),
