@@ -36,7 +36,8 @@ class Bundle:
     def fits(self) -> bool:
         """Whether this build has libraries for the interpreter that runs."""
         folder = f"native/{self.machine}/"
-        return any(name.startswith(folder) and name.endswith(EXTENSION_SUFFIXES[0]) for name in self.members)
+        ends = (EXTENSION_SUFFIXES[0], f"{EXTENSION_SUFFIXES[0]}.xz")
+        return any(name.startswith(folder) and name.endswith(ends) for name in self.members)
 
     # What the import system asks.
 
@@ -49,8 +50,9 @@ class Bundle:
                     return self._spec(name, member)
         for suffix in EXTENSION_SUFFIXES:
             member = f"native/{self.machine}/{base}{suffix}"
-            if member in self.members:
-                place = self._native(name, self.read(member))
+            library = self._library(member)
+            if library is not None:
+                place = self._native(name, library)
                 spec = ModuleSpec(name, ExtensionFileLoader(name, place), origin=place)
                 spec.has_location = True
                 return spec
@@ -115,6 +117,15 @@ class Bundle:
         if member not in self.members:
             raise FileNotFoundError(2, "not in the .pyz", member)
         return self._zip.get_data(member)
+
+    def _library(self, member: str) -> bytes | None:
+        if member in self.members:
+            return self.read(member)
+        if f"{member}.xz" not in self.members:
+            return None
+        import lzma  # a Python built without it can do all but make keys
+
+        return lzma.decompress(self.read(f"{member}.xz"))
 
     # Native libraries: the dynamic loader wants a file, and a memfd is one without being on any disk.
 

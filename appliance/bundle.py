@@ -3,7 +3,8 @@
     __main__.py MEMBERS components.json     first.py; the list of members; what is bundled
     appliance/ netboot/ images/             our own files
     lib/                                    Python files of the wheels, the same for every target
-    native/MACHINE/                         their libraries, which name the version of Python in their own names
+    native/MACHINE/                         their libraries, which name the version of Python in their own names;
+                                            the large one as .xz, which is a third smaller than deflated
     code/MAGIC/                             Python files compiled by the version that built the file
     licences/PACKAGE/                       their licences
     payload/NAME                            kernel, installer and loaders, under the names they are served by
@@ -19,11 +20,13 @@ from __future__ import annotations
 import ast
 import io
 import json
+import lzma
 import os
 import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,8 @@ PACKAGES = ("appliance", "netboot", "images")
 AGENT = ("netboot/agent/", "images/edits/", "images/distro/")
 STAMP = (1980, 1, 1, 0, 0, 0)
 STORE_ABOVE = 0.8  # compressed size over size from which payload is stored: kernel and initrd 0.99, EFI loaders 0.4
+# Bytes of a library from which 0.15 s for unpacking (measured) are well paid: cryptography's, which is rarely used.
+XZ_FROM = 1 << 20
 SHEBANG = b"#!/usr/bin/env python3\n"
 COMPILE = """
 import importlib.util, json, marshal, sys
@@ -102,12 +107,24 @@ def wheel_members(wheels: Sequence[Wheel]) -> dict[str, bytes]:
     members: dict[str, bytes] = {}
     for wheel in wheels:
         places = {f"lib/{path}": data for path, data in wheel.files.items() if not path.endswith(".so")}
-        places.update({f"native/{wheel.machine}/{p}": d for p, d in wheel.files.items() if p.endswith(".so")})
+        libraries = {f"native/{wheel.machine}/{p}": d for p, d in wheel.files.items() if p.endswith(".so")}
+        places.update(_packed(place, data) for place, data in libraries.items())
         places.update({f"licences/{wheel.name}/{name}": data for name, data in wheel.licences.items()})
         for place, data in places.items():
             if members.setdefault(place, data) != data:
                 raise BundleInvalid(f"{wheel.name} {wheel.version}: {place} is not the same for every target")
     return members
+
+
+def _packed(place: str, library: bytes) -> tuple[str, bytes]:
+    if len(library) < XZ_FROM:
+        return place, library
+    return f"{place}.xz", _xz(library)
+
+
+@cache  # every version of Python has the same one: 4 s each
+def _xz(data: bytes) -> bytes:
+    return lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
 
 
 def compiled(sources: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -190,7 +207,7 @@ def _imported(own: Mapping[str, bytes], name: str) -> Iterator[str]:
 
 
 def _method(name: str, data: bytes) -> int:
-    if name.startswith("payload/") and len(zlib.compress(data, 1)) > STORE_ABOVE * len(data):
+    if name.startswith(("payload/", "native/")) and len(zlib.compress(data, 1)) > STORE_ABOVE * len(data):
         return zipfile.ZIP_STORED
     return zipfile.ZIP_DEFLATED
 

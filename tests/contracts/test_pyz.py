@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -84,10 +85,13 @@ def test_every_target_has_its_libraries(pyz: Path) -> None:
     with zipfile.ZipFile(pyz) as archive:
         names = set(archive.namelist())
         # e_machine of the ELF header: 62 is x86-64, 183 AArch64 (elf.h).
-        kinds = {(n.split("/")[1], archive.read(n)[18]) for n in names if n.startswith("native/")}
+        libraries = {n: archive.read(n) for n in names if n.startswith("native/")}
+    kinds = {
+        (n.split("/")[1], (lzma.decompress(data) if n.endswith(".xz") else data)[18]) for n, data in libraries.items()
+    }
     assert kinds == {("x86_64", 62), ("aarch64", 183)}
     for machine in STRIP:
-        assert f"native/{machine}/cryptography/hazmat/bindings/_rust.abi3.so" in names
+        assert f"native/{machine}/cryptography/hazmat/bindings/_rust.abi3.so.xz" in names
         for minor in MINORS:
             for module in ("aiohttp/_http_parser", "multidict/_multidict", "zstandard/backend_c", "_cffi_backend"):
                 assert f"native/{machine}/{module}.cpython-3{minor}-{machine}-linux-gnu.so" in names
