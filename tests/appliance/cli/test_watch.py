@@ -1,60 +1,101 @@
+"""`watch` beside the real process: lines where nobody looks, a live picture and keys on a terminal."""
+
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
+import signal
 import subprocess
-from typing import Any
+import termios
+import time
+from collections.abc import Iterator
 
 import pytest
-from rich.console import Console
 
-from appliance.cli.watch import picture
 from netboot.report import HELLO, Facts, Hello
 from netboot.wire import encode
-from tests.appliance.process import CHECKOUT, MAC, clean_environment, rack_of_one
+from tests.appliance.process import CHECKOUT, MAC, Served, clean_environment, rack_of_one
 
-ROW: dict[str, Any] = {
-    "id": 1, "name": "node01", "state": "up", "address": "10.1.0.5", "image": "compute:1", "wanted": "", "reason": "",
-    "phase": "", "done": 0, "total": 0, "since_seconds": 5.0,
-}  # fmt: skip
+pytestmark = pytest.mark.root
 
 
-def drawn(rows: list[dict[str, Any]], height: int = 40) -> str:
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file:
-        console.print(picture(rows, height))
-        return console.export_text()
-
-
-def test_who_needs_somebody_comes_first_and_the_rest_is_counted() -> None:
-    states = ["up", "ready", "waiting", "failed", "installing", "lost", "installed"]
-    rows = [{**ROW, "id": at, "name": f"node{at:02}", "state": state} for at, state in enumerate(states)]
-    lines = drawn(rows).splitlines()
-    seen = [next(state for state in states if f" {state} " in line) for line in lines if line.startswith("node0")]
-    assert seen == ["failed", "installing", "waiting", "lost", "installed", "ready", "up"]
-    assert "and 4 more" in drawn(rows, height=7)
-
-
-@pytest.mark.parametrize(
-    ("done", "total", "text"), [(0, 100, "0%"), (50, 100, "50%"), (300, 100, "100%"), (5, 0, "writing")]
-)
-def test_progress_is_a_share_whatever_the_machine_says(done: int, total: int, text: str) -> None:
-    assert text in drawn([{**ROW, "state": "installing", "phase": "writing", "done": done, "total": total}])
-
-
-def test_machine_text_is_shown_as_it_is() -> None:
-    said = drawn([{**ROW, "state": "failed", "reason": "[red]\x1b[2J"}])
-    assert "[red]\\x1b[2J" in said and "\x1b" not in said
-
-
-@pytest.mark.root
-def test_events_come_as_lines_while_it_runs() -> None:
+@pytest.fixture(scope="module")
+def head() -> Iterator[Served]:
     with rack_of_one() as served:
         served.start()
         served.source = served.dhcp()
-        command = [*served.program, "--state", str(served.state), "watch", "--json"]
-        with subprocess.Popen(command, cwd=CHECKOUT, env=clean_environment(), stdout=subprocess.PIPE) as watching:
-            assert watching.stdout is not None
-            assert served.tls(HELLO, encode(Hello(MAC, Facts(vendor="Acme")))).status == 200
-            event = json.loads(watching.stdout.readline())
-            watching.kill()
-        assert event["node_id"] == 1 and event["text"]
+        assert served.tls(HELLO, encode(Hello(MAC, Facts(vendor="Acme", product="Box")))).status == 200
+        yield served
+
+
+def command(head: Served, *words: str) -> list[str]:
+    return [*head.program, "--state", str(head.state), "watch", *words]
+
+
+def test_events_come_as_lines_while_it_runs(head: Served) -> None:
+    argv = command(head, "--json")
+    with subprocess.Popen(argv, cwd=CHECKOUT, env=clean_environment(), stdout=subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        event = json.loads(watching.stdout.readline())
+        watching.kill()
+    assert event["node_id"] == 1 and event["text"]
+
+
+def test_once_without_a_terminal(head: Served) -> None:
+    done = subprocess.run(
+        command(head, "--once"), cwd=CHECKOUT, env=clean_environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "#1" in done.stdout and "waiting" in done.stdout and "\x1b" not in done.stdout
+
+
+class Terminal:
+    """The program on a terminal of its own."""
+
+    def __init__(self, argv: list[str], columns: int) -> None:
+        self.fd, other = pty.openpty()
+        termios.tcsetwinsize(self.fd, (24, columns))
+        self.before = termios.tcgetattr(self.fd)
+        env = {**clean_environment(), "TERM": "xterm"}
+        self.process = subprocess.Popen(argv, cwd=CHECKOUT, env=env, stdin=other, stdout=other, stderr=other)
+        os.close(other)
+        self.said = b""
+
+    def until(self, text: str, seconds: float = 20.0) -> None:
+        """Read until `text` has come since the last call."""
+        end, heard = time.monotonic() + seconds, b""
+        while text.encode() not in heard:
+            assert time.monotonic() < end, f"no {text!r} in {heard.decode(errors='replace')!r}"
+            if select.select([self.fd], [], [], 0.1)[0]:
+                heard += os.read(self.fd, 65536)
+
+    def close(self) -> int:
+        """What it ended with; the terminal must be as it was."""
+        code = self.process.wait(20)
+        assert termios.tcgetattr(self.fd) == self.before
+        os.close(self.fd)
+        return code
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+def test_keys_on_a_terminal(head: Served, columns: int) -> None:
+    terminal = Terminal(command(head), columns)
+    terminal.until("waiting")
+    for keys, text in (
+        (b"\x1b[B\r", "first seen"),
+        (b"q", "choose"),
+        (b"/nobody\r", "no node fits"),
+        (b"\x1b", "waiting"),
+    ):
+        os.write(terminal.fd, keys)
+        terminal.until(text)
+    os.write(terminal.fd, b"q")
+    assert terminal.close() == 0
+
+
+def test_ctrl_c_gives_the_terminal_back(head: Served) -> None:
+    terminal = Terminal(command(head), 80)
+    terminal.until("waiting")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.close() == 130
