@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance import __version__
@@ -19,9 +20,12 @@ from appliance.head_capture import Captures
 from appliance.head_install import Installs
 from appliance.head_nodes import Nodes
 from appliance.head_orders import Orders
+from appliance.head_overlay import Overlays
 from appliance.head_plan import BootPieceOf
 from appliance.head_profiles import Profiles
+from appliance.head_secrets import Secrets
 from appliance.host_keys import HostKeys
+from appliance.paths import Paths
 from appliance.roster import Clock, Roster
 from appliance.sightings import Server
 from appliance.store import Store
@@ -44,10 +48,12 @@ class Head:
         self.roster = Roster(store, config, self.clock)
         self._keys = HostKeys(store)
         self._boots = Boots(self.roster, lambda name: boot_piece(name) is not None)
-        self._installs = Installs(self.roster, self._keys, boot_piece)
+        self._secrets = Secrets(self.roster)
+        self._overlays = Overlays(self.roster, self._secrets, Paths(Path(config.state)).profiles)
+        self._installs = Installs(self.roster, self._keys, boot_piece, self._overlays)
         self._nodes = Nodes(self.roster, self._keys, self._installs.sessions)
         self._profiles = Profiles(self.roster, images)
-        self._orders = Orders(self.roster, images, self._installs.sessions.wake)
+        self._orders = Orders(self.roster, images, self._overlays, self._installs.sessions.wake)
         self._captures = Captures(self.roster, images, self._installs.sessions)
         self._keys.made = self._installs.sessions.wake
         self._begun = self.clock.steady()
@@ -63,6 +69,7 @@ class Head:
         self.hello = self._installs.hello
         self.next = self._installs.next
         self.plan = self._installs.plan
+        self.file_piece = self._installs.file_piece
         self.report = self._installs.report
         self.capture_plan = self._captures.plan
         self.capture_offer = self._captures.offer
@@ -83,6 +90,11 @@ class Head:
         self.profile_values = self._profiles.profile_values
         self.profile_set = self._profiles.profile_set
         self.profile_remove = self._profiles.profile_remove
+        self.render = self._overlays.render
+        self.render_file = self._overlays.render_file
+        self.secrets = self._secrets.secrets
+        self.secret_set = self._secrets.secret_set
+        self.secret_remove = self._secrets.secret_remove
         self.install = self._orders.install
         self.capture = self._captures.order
         self.cancel = self._orders.cancel

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from appliance.errors import Wrong
 from appliance.head_boot import new_token
-from appliance.head_plan import BootPieceOf, make_plan
+from appliance.head_overlay import Overlays
+from appliance.head_plan import BootPieceOf, make_plan, network_of
 from appliance.host_keys import HostKeys
 from appliance.roster import Roster
 from appliance.sessions import Session, Sessions
@@ -25,7 +26,7 @@ from netboot.order import Order, accepts, close, give, hashed, repeats, take
 from netboot.plan import InstallPlan
 from netboot.policy import Act, Asks, Decision, decide
 from netboot.profile import FINISHES
-from netboot.report import OWN_LOADER, Ack, Answer, Disk, Do, Facts, Hello, Next, Nic, PlanAsk, Report
+from netboot.report import OWN_LOADER, Ack, Answer, Disk, Do, Facts, FileAsk, Hello, Next, Nic, PlanAsk, Report
 from netboot.wire import WIRE
 
 POLL = 25.0  # seconds a waiting agent's question is held back at most
@@ -43,8 +44,8 @@ class Refused(GildError):
 class Installs:
     """The node API's use cases."""
 
-    def __init__(self, roster: Roster, keys: HostKeys, piece: BootPieceOf) -> None:
-        self.roster, self.keys, self.piece = roster, keys, piece
+    def __init__(self, roster: Roster, keys: HostKeys, piece: BootPieceOf, overlays: Overlays) -> None:
+        self.roster, self.keys, self.piece, self.overlays = roster, keys, piece, overlays
         self.config = roster.config
         self.sessions = Sessions(roster)
         self.on_up: Callable[[Node], None] = lambda node: None
@@ -170,7 +171,19 @@ class Installs:
         if not self.keys.ready(node.id, node.name):
             raise Wrong(f"the host keys of {node.label} are still being made", "ask again in a second")
         keys = self.keys.get(node.id)
-        return make_plan(node, order, profile, self.config, session.mac, self.piece, keys)
+        network = network_of(node, self.config, session.mac)
+        fitting = self.overlays.fitting(node, network)
+        return make_plan(node, order, profile, self.config, network, self.piece, keys, fitting)
+
+    def file_piece(self, ask: FileAsk) -> bytes:
+        """A piece of an overlay file that is too large for the plan it stands in. Raises SessionUnknown, Refused,
+        OverlayInvalid."""
+        session = self.sessions.find(ask.session)
+        node, order = self.roster.nodes[session.node_id], self.roster.orders.get(session.node_id)
+        mine = order is not None and hmac.compare_digest(order.session, hashed(ask.session))
+        if order is None or not mine or order.closed or order.captures:
+            raise self._refuse(node, "a machine that holds no plan asks for a file of its profile")
+        return self.overlays.piece(node, ask.path, ask.stamp, ask.offset)
 
     def _refuse(self, node: Node, text: str) -> Refused:
         self.roster.timeline.note(node.id, f"{text}; refused", "bad")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.errors import Wrong
 from appliance.head_install import new_home_secret
+from appliance.head_overlay import Overlays
 from appliance.head_plan import Choice, choose_image, predict
 from appliance.roster import Roster
 from images.keeping.verify import refuse_damaged
@@ -24,9 +25,9 @@ WITHOUT_SYSTEM = (State.READY, State.FAILED, State.LOST)
 class Orders:
     """The operator's use cases around orders."""
 
-    def __init__(self, roster: Roster, images: Images, wake: Callable[[int], None]) -> None:
+    def __init__(self, roster: Roster, images: Images, overlays: Overlays, wake: Callable[[int], None]) -> None:
         """`wake(node_id)`: the node's waiting agent has an answer now."""
-        self.roster, self.images, self._wake = roster, images, wake
+        self.roster, self.images, self.overlays, self._wake = roster, images, overlays, wake
 
     def install(
         self,
@@ -88,6 +89,7 @@ class Orders:
         profile = self.roster.wanted(node).profile
         manifest, digest = choose_image(self.images, image or profile.image, node.label)
         refuse_damaged(self.images, manifest.ref)
+        self.overlays.check(node, manifest.ref, looked_into=not manifest.whole)
         rule = parse_rule(disk) if disk else profile.disk
         how = finish or profile.finish or self.roster.config.finish
         return Choice(node, profile, manifest, digest, rule, how, predict(node, profile, manifest, rule))

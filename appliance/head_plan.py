@@ -16,7 +16,7 @@ from netboot import disks, layout
 from netboot.ipxe import base_url
 from netboot.node import Node
 from netboot.order import Order
-from netboot.plan import BootPiece, DiskRule, Edit, InstallPlan, Network
+from netboot.plan import BootPiece, DiskRule, Edit, InstallPlan, Network, Script
 from netboot.profile import Profile
 from netboot.report import HOME, Disk
 
@@ -102,13 +102,29 @@ def predict(node: Node, profile: Profile, manifest: Manifest, rule: DiskRule) ->
     return disk
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """What the site's own files and scripts come to for one node: the edit that puts the files in place, the scripts
+    before and after."""
+
+    edits: tuple[Edit, ...] = ()
+    pre: tuple[Script, ...] = ()
+    post: tuple[Script, ...] = ()
+
+
 def make_plan(
-    node: Node, order: Order, profile: Profile, config: Config, mac: str, piece: BootPieceOf, keys: dict[str, str]
+    node: Node,
+    order: Order,
+    profile: Profile,
+    config: Config,
+    network: Network,
+    piece: BootPieceOf,
+    keys: dict[str, str],
+    fitting: Fitting,
 ) -> InstallPlan:
-    """Everything the agent needs. `mac` is the card the node booted from, `keys` its host keys by file name."""
+    """Everything the agent needs. `network` is the node's place in it, `keys` its host keys by file name."""
     base = base_url(config.address, config.http_port)
     home = f"{base}{HOME}{node.id}"
-    network = network_of(node, config, mac)
     return InstallPlan(
         order=str(order.id),
         node=node.name,
@@ -118,13 +134,16 @@ def make_plan(
         disk=order.disk,
         layout=profile.layout,
         network=network,
-        edits=_with(profile.edits, _edits(node, config, network, keys, home, order.home_secret)),
+        edits=_with(profile.edits, _edits(node, config, network, keys, home, order.home_secret)) + fitting.edits,
         boot=tuple(found for name in BOOT_PIECES if (found := piece(name)) is not None),
         cmdline=profile.cmdline,
         finish=order.finish,
         verify=profile.verify or config.verify,
         home_url=home,
         home_secret=order.home_secret,
+        profile=profile.name,
+        pre=fitting.pre,
+        post=fitting.post,
     )
 
 

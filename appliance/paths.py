@@ -58,6 +58,11 @@ class Paths:
         return self.state / "sets"
 
     @property
+    def profiles(self) -> Path:
+        """The site's own files of each profile: NAME/overlay, NAME/pre.d and NAME/post.d."""
+        return self.state / "profiles"
+
+    @property
     def images(self) -> Path:
         """The image store."""
         return self.state / "store"

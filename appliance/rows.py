@@ -56,6 +56,16 @@ def profile_gone(name: str) -> list[Statement]:
     ]
 
 
+def secret_row(owner: str, name: str, value: bytes) -> Statement:
+    """Save a secret; `owner` is "node:NUMBER", "profile:NAME" or "" for every node."""
+    return "INSERT OR REPLACE INTO secrets (owner, name, value) VALUES (?, ?, ?)", (owner, name, value)
+
+
+def secret_gone(owner: str, name: str) -> Statement:
+    """Forget a secret."""
+    return "DELETE FROM secrets WHERE owner = ? AND name = ?", (owner, name)
+
+
 def order_row(order: Order) -> Statement:
     """Save an order."""
     return (
@@ -106,6 +116,17 @@ def load_nodes(store: Store) -> list[Node]:
 def load_profiles(store: Store) -> list[Profile]:
     """All profiles."""
     return [_body(Profile, row[0]) for row in store.read("SELECT body FROM profiles ORDER BY name")]
+
+
+def load_secret_names(store: Store) -> list[tuple[str, str, int]]:
+    """(owner, name, bytes) of every secret."""
+    return [(row[0], row[1], row[2]) for row in store.read("SELECT owner, name, length(value) FROM secrets")]
+
+
+def load_secret(store: Store, owner: str, name: str) -> bytes | None:
+    """A secret, or None if that owner has none of the name."""
+    found = store.read("SELECT value FROM secrets WHERE owner = ? AND name = ?", (owner, name))
+    return bytes(found[0][0]) if found else None
 
 
 def load_orders(store: Store) -> list[Order]:

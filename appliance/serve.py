@@ -35,6 +35,8 @@ from appliance.web.live_api import LiveApi
 from appliance.web.node_api import NodeApi
 from appliance.web.operator import Operator
 from appliance.web.packs import Packs
+from appliance.web.profile_api import ProfileApi
+from appliance.web.secret_api import SecretApi
 from images.errors import GildError
 from images.store import Store as Images
 from netboot.bootfiles import BootFiles, Piece
@@ -82,7 +84,7 @@ def _interface(name: str) -> IPv4Interface:
 
 def _directories(paths: Paths) -> None:
     try:
-        for path in (paths.state, paths.keys, paths.boot, paths.images):
+        for path in (paths.state, paths.keys, paths.boot, paths.profiles, paths.images):
             path.mkdir(parents=True, exist_ok=True)
         os.chmod(paths.state, 0o755)
         os.chmod(paths.keys, 0o700)
@@ -137,7 +139,13 @@ async def _listen(
     public = await _started(runners, app.application([*boot.routes(), *packs.routes()], MAX_BODY))
     live = LiveApi(Live(config.address, config.https_port, identity.certificate, head.clock))
     node = await _started(runners, app.application([*NodeApi(head).routes(), *live.routes()]))
-    operator = await _started(runners, app.application([*Operator(head).routes(), *live.operator_routes()]))
+    routes = [
+        *Operator(head).routes(),
+        *ProfileApi(head).routes(),
+        *SecretApi(head).routes(),
+        *live.operator_routes(),
+    ]
+    operator = await _started(runners, app.application(routes))
     try:
         await web.SockSite(public, open_tcp(config.http_port, address=config.address), backlog=1024).start()
         secure = open_tcp(config.https_port, address=config.address)

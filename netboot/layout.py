@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from images.errors import GildError
 from images.manifest import Manifest
@@ -179,16 +180,24 @@ def _suggested(manifest: Manifest) -> tuple[LayoutPart, ...]:
     rows = manifest.source.get("layout")
     if not isinstance(rows, list) or not rows:
         return DEFAULT_LAYOUT
+    if not all(isinstance(row, dict) and all(isinstance(word, str) for word in row.values()) for row in rows):
+        raise LayoutFailed(f"the layout in the recipe of {manifest.ref} cannot be read")
+    return completed(rows)
+
+
+def completed(rows: Sequence[Mapping[str, Any]]) -> tuple[LayoutPart, ...]:
+    """A layout from tables of words such as a recipe's (name, size, mount; fs, kind, label, role, low, high as far as
+    they are given): the two partitions every disk starts with go first, what follows from the mount point is filled
+    in. Checks nothing."""
     begin = {part.kind: part for part in DEFAULT_LAYOUT[:2]}
     found = []
     for row in rows:
-        if not isinstance(row, dict) or not all(isinstance(word, str) for word in row.values()):
-            raise LayoutFailed(f"the layout in the recipe of {manifest.ref} cannot be read")
         mount = row.get("mount", "")
         usual = {"swap": "swap", "/home": "home", "/boot/efi": "esp"}.get(mount, "linux")
         part = LayoutPart(
             row.get("name", ""), row.get("kind") or usual, row.get("size", ""), row.get("fs", ""), mount,
-            "root" if mount == "/" else "", label=row.get("label", ""),
+            row.get("role") or ("root" if mount == "/" else ""), row.get("low", 0), row.get("high", 0),
+            row.get("label", ""),
         )  # fmt: skip
         if part.kind in begin:
             begin[part.kind] = replace(part, fs=begin[part.kind].fs, mount=begin[part.kind].mount)

@@ -3,6 +3,7 @@
     POST /node/hello   Hello    -> Answer      who I am; with the order's token if this boot was ordered
     POST /node/next    Next     -> Answer      long poll of a waiting agent, at most `Next.wait` seconds
     POST /node/plan    PlanAsk  -> InstallPlan (netboot.plan) uses the order up; 403 for a second use
+    POST /node/file    FileAsk  -> bytes       a piece of an overlay file the plan names and does not hold
     POST /node/report  Report   -> Ack         phases, progress, log lines, failure, done; repeats are harmless
     POST /up/<node id>          -> ""          the installed OS, once, plain HTTP (see HOME below)
 
@@ -20,6 +21,8 @@ HELLO = "/node/hello"
 NEXT = "/node/next"
 PLAN = "/node/plan"
 REPORT = "/node/report"
+FILE = "/node/file"
+PIECE = 2 << 20  # bytes of one answer to FileAsk; a shorter one is the last
 # The installed system's one call: body = lines "hostname ..", "address ..", "kernel ..", "boot_id ..", and the header
 # Gild-Proof = hex sha256(secret + body). The secret itself never crosses the wire; it lies in the node's file system,
 # readable by root alone, and is good for one call.
@@ -139,6 +142,17 @@ class PlanAsk:
 
     session: str
     token: str
+
+
+@dataclass(frozen=True)
+class FileAsk:
+    """A piece of the file `path` of the plan's overlay from byte `offset` on; `stamp` is the plan's word for its state.
+    The answer is bytes, at most PIECE."""
+
+    session: str
+    path: str
+    stamp: str
+    offset: int = 0
 
 
 @dataclass(frozen=True)

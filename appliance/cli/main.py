@@ -50,6 +50,8 @@ NOUNS = {
     "image": ("image", "command"),
     "node": ("node", "command"),
     "profile": ("profile", "command"),
+    "layout": ("layout", "command"),
+    "secret": ("secret", "command"),
     "probe": ("probe", "command"),
     "doctor": ("doctor", "command"),
     "service": ("unit", "command"),

@@ -62,6 +62,11 @@ def safe(text: Any) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text)).replace("[", "\\[")
 
 
+def plain(text: Any) -> str:
+    """Like `safe`, for a line that is printed as it is; tabs stay."""
+    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in str(text))
+
+
 def state(word: str) -> str:
     """A state with its sign and colour, as rich markup."""
     sign, colour = STATES.get(word, ("·", "white"))

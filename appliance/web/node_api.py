@@ -6,7 +6,7 @@ from aiohttp import web
 
 from appliance.head import Head
 from netboot.capture import ASK, CAPTURE, CHUNKS, END, OFFER, SESSION_HEADER, Ask, End, Offer
-from netboot.report import HELLO, NEXT, PLAN, REPORT, Hello, Next, PlanAsk, Report
+from netboot.report import FILE, HELLO, NEXT, PLAN, REPORT, FileAsk, Hello, Next, PlanAsk, Report
 from netboot.wire import decode, encode
 
 
@@ -22,6 +22,7 @@ class NodeApi:
             web.post(HELLO, self.hello),
             web.post(NEXT, self.next),
             web.post(PLAN, self.plan),
+            web.post(FILE, self.file),
             web.post(REPORT, self.report),
             web.post(CAPTURE, self.capture),
             web.post(OFFER, self.offer),
@@ -41,6 +42,11 @@ class NodeApi:
     async def plan(self, request: web.Request) -> web.Response:
         """Uses an order up."""
         return _json(self.head.plan(decode(PlanAsk, await request.read())))
+
+    async def file(self, request: web.Request) -> web.Response:
+        """A piece of an overlay file."""
+        piece = self.head.file_piece(decode(FileAsk, await request.read()))
+        return web.Response(body=piece, content_type="application/octet-stream")
 
     async def report(self, request: web.Request) -> web.Response:
         """How the installation goes."""

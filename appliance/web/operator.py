@@ -35,9 +35,6 @@ class Operator:
             web.post("/nodes/remove", self.remove),
             web.get("/nodes/{ref}", self.node),
             web.get("/nodes/{ref}/log", self.log),
-            web.get("/profiles", self.profiles),
-            web.get("/profiles/{name}", self.profile),
-            web.post("/profiles/{name}", self.profile_set),
         ]
 
     async def status(self, request: web.Request) -> web.Response:
@@ -46,7 +43,7 @@ class Operator:
 
     async def changes(self, request: web.Request) -> web.Response:
         """Events after `cursor`, waiting up to `wait` seconds for the first."""
-        cursor, wait = _number(request, "cursor"), min(MAX_WAIT, _number(request, "wait"))
+        cursor, wait = read_number(request, "cursor"), min(MAX_WAIT, read_number(request, "wait"))
         return web.json_response(await self.head.changes(cursor, wait))
 
     async def nodes(self, request: web.Request) -> web.Response:
@@ -60,7 +57,7 @@ class Operator:
 
     async def log(self, request: web.Request) -> web.Response:
         """A node's timeline after an event number, waiting for news when asked to."""
-        ref, after, wait = request.match_info["ref"], _number(request, "after"), _number(request, "wait")
+        ref, after, wait = request.match_info["ref"], read_number(request, "after"), read_number(request, "wait")
         events = self.head.log(ref, after)
         if not events and wait:
             await self.head.news(min(MAX_WAIT, wait))
@@ -72,7 +69,7 @@ class Operator:
         body = await read_body(request)
         refs = None if body.get("all") else _refs(body)
         return web.json_response(
-            self.head.approve(refs, profile=_text(body, "profile") or "default", names=_text(body, "names"))
+            self.head.approve(refs, profile=read_text(body, "profile") or "default", names=read_text(body, "names"))
         )
 
     async def install(self, request: web.Request) -> web.Response:
@@ -80,7 +77,7 @@ class Operator:
         nothing is armed and the answer is 409."""
         body = await read_body(request)
         refs = None if body.get("all") else _refs(body)
-        choice = {key: _text(body, key) for key in ("image", "finish", "disk")}
+        choice = {key: read_text(body, key) for key in ("image", "finish", "disk")}
         rows = self.head.install(refs, **choice, preview=True)
         digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
         if body.get("preview"):
@@ -92,11 +89,11 @@ class Operator:
     async def capture(self, request: web.Request) -> web.Response:
         """Order that a node's disk is read for a new version of an image, or show what would be read."""
         body = await read_body(request)
-        ref, image = _text(body, "ref"), _text(body, "image")
+        ref, image = read_text(body, "ref"), read_text(body, "image")
         if not ref or not image:
             raise Wrong("which node is to be captured, as which image?")
         told = self.head.capture(
-            ref, image, _text(body, "message") or "", _text(body, "disk"), preview=bool(body.get("preview"))
+            ref, image, read_text(body, "message") or "", read_text(body, "disk"), preview=bool(body.get("preview"))
         )
         return web.json_response(told)
 
@@ -109,30 +106,15 @@ class Operator:
         """Change what is wanted of nodes."""
         body = await read_body(request)
         fields: dict[str, Any] = {
-            key: _text(body, key) for key in ("profile", "name", "address", "loader") if key in body
+            key: read_text(body, key) for key in ("profile", "name", "address", "loader") if key in body
         }
         fields |= {key: _texts(body, key) for key in ("group", "ungroup") if key in body}
-        own = {key: word for key in OWN if (word := _text(body, key)) is not None}
+        own = {key: word for key in OWN if (word := read_text(body, key)) is not None}
         return web.json_response(self.head.set(_refs(body), **fields, own=own))
 
     async def remove(self, request: web.Request) -> web.Response:
         """Forget nodes."""
         return web.json_response(self.head.remove(_refs(await read_body(request))))
-
-    async def profiles(self, request: web.Request) -> web.Response:
-        """All profiles."""
-        return web.json_response(self.head.profiles())
-
-    async def profile(self, request: web.Request) -> web.Response:
-        """One profile."""
-        return web.json_response(self.head.profile(request.match_info["name"]))
-
-    async def profile_set(self, request: web.Request) -> web.Response:
-        """Make or change a profile."""
-        name, body = request.match_info["name"], await read_body(request)
-        if body.pop("name", name) != name:
-            raise Wrong("the profile has another name than the one it is asked for by", "leave the name out")
-        return web.json_response(self.head.profile_set(name, **body))
 
 
 async def read_body(request: web.Request) -> dict[str, Any]:
@@ -160,14 +142,16 @@ def _texts(body: dict[str, Any], key: str) -> list[str]:
     return value
 
 
-def _text(body: dict[str, Any], key: str) -> str | None:
+def read_text(body: dict[str, Any], key: str) -> str | None:
+    """A text of the body, None if it is not there. Raises Wrong."""
     value = body.get(key)
     if value is not None and not isinstance(value, str):
         raise Wrong(f"{key} should be a text")
     return value
 
 
-def _number(request: web.Request, key: str) -> int:
+def read_number(request: web.Request, key: str) -> int:
+    """A number of the query, 0 if it is not there. Raises Wrong."""
     text = request.query.get(key, "0")
     if not text.isdecimal() or len(text) > 15:
         raise Wrong(f"{key} should be a number")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from images import workers
 from images.errors import CommandFailed, GildError
 from images.manifest import MAX_MANIFEST, WHOLE, Manifest, Partition, Run, decode_manifest, decode_runs, used_bytes
-from netboot.agent import boot, disk, drivers, localise, probe, wipe, writing
+from netboot.agent import boot, disk, drivers, localise, overlay, probe, scripts, wipe, writing
 from netboot.agent.download import fetch
 from netboot.agent.kexec import KexecFailed
 from netboot.agent.link import Link
@@ -89,7 +89,12 @@ def install(machine: Machine, link: Link, reporter: Reporter, log: Callable[[str
     "poweroff". Raises GildError with a reason for people."""
     plan = link.plan(token)
     log(f"order {plan.order}: {plan.image} for {plan.node}")
-    job = prepare(plan, machine.facts(mac))
+    plan = overlay.gather(plan, link, machine.run, log)
+    facts = machine.facts(mac)
+    if plan.pre:
+        scripts.before(plan, _disk(plan, facts), machine.run, _heeding(reporter, log))
+        facts = machine.facts(mac)  # a script may have made a disk, of a RAID controller say
+    job = prepare(plan, facts)
     told = f"{describe(job.disk)} -> {'all of it' if job.manifest.whole else describe_layout(job.placed)}"
     log(f"writing to {told}")
     for other in job.facts.disks:
@@ -246,6 +251,8 @@ def fit(machine: Machine, job: Job, root: str, reporter: Reporter, log: Callable
         return fetch(plan.sources, f"/boot/{wanted.name}", wanted.sha256, wanted.size)
 
     localise.fit(root, plan, facts, log)
+    _heed(reporter)
+    scripts.after(plan, job.disk.path, root, machine.run, _heeding(reporter, log))
     drivers.check_drivers(root, job.disk, facts, log)
     _heed(reporter)
     boot.install(root, job.disk.path, job.placed, plan, piece, facts, log)
@@ -272,6 +279,24 @@ def _mark(job: Job, *, finished: bool) -> None:
 def _phase(reporter: Reporter, phase: Phase) -> None:
     _heed(reporter)
     reporter.event(Report("", phase=phase))
+
+
+def _disk(plan: InstallPlan, facts: Facts) -> str:
+    """The device that would be written now, "" if that cannot be said yet."""
+    try:
+        return choose(facts.disks, plan.disk).path
+    except GildError:
+        return ""
+
+
+def _heeding(reporter: Reporter, log: Callable[[str], None]) -> Callable[[str], None]:
+    """`log` for what runs long: the next line after the order was taken back ends it."""
+
+    def line(text: str) -> None:
+        _heed(reporter)
+        log(text)
+
+    return line
 
 
 def _heed(reporter: Reporter) -> None:

@@ -29,7 +29,7 @@ from netboot.capture import (
     Offer,
 )
 from netboot.plan import InstallPlan
-from netboot.report import HELLO, NEXT, PLAN, REPORT, Ack, Answer, Facts, Hello, Next, PlanAsk, Report
+from netboot.report import FILE, HELLO, NEXT, PLAN, REPORT, Ack, Answer, Facts, FileAsk, Hello, Next, PlanAsk, Report
 from netboot.wire import MAX_MESSAGE, WireInvalid, decode, encode
 
 T = TypeVar("T")
@@ -114,6 +114,10 @@ class Link:
         """The order's plan; uses the order up. A head that is away is asked again with the same token and session,
         which the head must take as the same question. Raises HeadRefused."""
         return self._until(lambda: self._post(PLAN, PlanAsk(self.session, token), InstallPlan))
+
+    def file(self, path: str, stamp: str, offset: int) -> bytes:
+        """A piece of an overlay file the plan names. Raises HeadRefused."""
+        return self._until(lambda: self._post(FILE, FileAsk(self.session, path, stamp, offset), bytes))
 
     # A capture. A head that was restarted has lost it, so none of these says hello again.
 
@@ -225,6 +229,8 @@ def _context(pem: str) -> ssl.SSLContext:
 
 
 def _read(path: str, status: int, data: bytes, kind: type[T]) -> T:
+    if status == 200 and isinstance(data, kind):
+        return data  # bytes are what was asked for
     if status == 200:
         try:
             return decode(kind, data)

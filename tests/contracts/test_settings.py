@@ -22,6 +22,7 @@ def test_the_readme_names_no_other() -> None:
 
 def test_every_variable_that_is_read_is_known() -> None:
     known = {f"GILD_{setting.name.upper()}" for setting in SETTINGS} | ENVIRONMENT_ONLY
-    for path in sources(*PACKAGES):
+    # Scripts of a site are given variables of their own; those are not read.
+    for path in set(sources(*PACKAGES)) - {"netboot/agent/scripts.py"}:
         read = set(re.findall(r"[\"'](GILD_[A-Z_]+)[\"']", (ROOT / path).read_text()))
         assert read <= known, path

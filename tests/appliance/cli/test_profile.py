@@ -39,12 +39,12 @@ def test_the_default_is_there(say: Say) -> None:
 
 def test_one_profile_is_made_of_another(say: Say, tmp_path: Path) -> None:
     assert say("set", "big", "--disk", "pick=largest,bus=nvme", "--cmdline", "quiet", "--verify", "full")[0] == 0
-    shown = json.loads(say("show", "big")[1])
+    shown = json.loads(say("show", "big", "--json")[1])
     assert shown["verify"] == "full" and "largest" in shown["disk"]
     file = tmp_path / "big.json"
-    file.write_text(say("show", "big")[1])
+    file.write_text(say("show", "big", "--json")[1])
     assert say("set", "copy", "--from", str(file), "--cmdline", "") == (0, "profile copy is set\n", "")
-    assert json.loads(say("show", "copy")[1]) == {**shown, "name": "copy", "cmdline": ""}
+    assert json.loads(say("show", "copy", "--json")[1]) == {**shown, "name": "copy", "cmdline": ""}
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"5", b"\xff\xfe", b"[" * 100000])

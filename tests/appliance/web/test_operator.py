@@ -21,17 +21,23 @@ from appliance.cli.client import Client
 from appliance.errors import Environment, NotServing, Unknown, Wrong
 from appliance.web import app
 from appliance.web.operator import Operator
+from appliance.web.profile_api import ProfileApi
+from appliance.web.secret_api import SecretApi
 from tests.appliance.process import Served, rack_of_one
 from tests.appliance.rack import Rack
 
 Asked = tuple[str, str, bytes]
 
 
+def routes_of(rack: Rack) -> list[web.AbstractRouteDef]:
+    return [*Operator(rack.head).routes(), *ProfileApi(rack.head).routes(), *SecretApi(rack.head).routes()]
+
+
 def answers(rack: Rack, folder: Path, *asked: Asked) -> list[tuple[int, Any]]:
     """Status and JSON of each (method, path, body), asked one after the other."""
 
     async def main() -> list[tuple[int, Any]]:
-        runner = app.runner(app.application(Operator(rack.head).routes()))
+        runner = app.runner(app.application(routes_of(rack)))
         await runner.setup()
         path = str(folder / "s")
         await web.UnixSite(runner, path).start()
@@ -77,6 +83,12 @@ def test_every_route_answers_json(rack: Rack, tmp_path: Path) -> None:
         get("/profiles"),
         get("/profiles/default"),
         post("/profiles/small", disk="pick=smallest"),
+        get("/profiles/small/values"),
+        post("/profiles/small/remove"),
+        get("/nodes/login/render"),
+        post("/secrets/token", value="c2VjcmV0", node="login"),
+        get("/secrets"),
+        post("/secrets/token/remove", node="login"),
         post("/nodes/capture", ref="login", image="compute", preview=True),
     ]
     found = answers(rack, tmp_path, *asked)
@@ -84,8 +96,8 @@ def test_every_route_answers_json(rack: Rack, tmp_path: Path) -> None:
     assert found[6][1][0]["name"] == "login"
     assert found[8][1]["nodes"][0]["node"] == "node01"
     assert found[14][1]["disk"] == "pick=smallest"
-    routes = {(route.method, route.path) for route in Operator(rack.head).routes()}  # type: ignore[attr-defined]
-    assert len(routes) == 14, "a new route wants a line in this test"
+    routes = {(route.method, route.path) for route in routes_of(rack)}  # type: ignore[attr-defined]
+    assert len(routes) == 20, "a new route wants a line in this test"
 
 
 def test_an_order_that_is_not_what_was_shown_is_not_given(rack: Rack, tmp_path: Path) -> None:
@@ -170,7 +182,7 @@ values = st.recursive(
 )
 keys = st.sampled_from(
     ["refs", "all", "profile", "names", "image", "disk", "finish", "preview", "expect", "layout", "cmdline", "verify",
-     "name", "address", "loader", "group", "ungroup"]
+     "name", "address", "loader", "group", "ungroup", "extends", "edits", "script_seconds", "value", "node"]
 )  # fmt: skip
 PATHS = [
     "/nodes/approve",
@@ -180,6 +192,9 @@ PATHS = [
     "/nodes/remove",
     "/profiles/p",
     "/profiles/default",
+    "/profiles/default/remove",
+    "/secrets/s",
+    "/secrets/s/remove",
 ]
 
 

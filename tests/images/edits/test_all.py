@@ -116,6 +116,8 @@ def test_the_head_and_the_edits_agree_on_names_and_options() -> None:
     }
     for call in calls:
         name, options = call.args
-        assert isinstance(name, ast.Constant) and isinstance(options, ast.Dict)
+        if not isinstance(name, ast.Constant):  # an edit of a profile, which appliance.head_plan.check_edit has seen
+            continue
+        assert isinstance(options, ast.Dict)
         known = edits.EDITS[str(name.value)][0]
         assert {key.value for key in options.keys if isinstance(key, ast.Constant)} <= set(known)
