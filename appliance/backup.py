@@ -23,7 +23,19 @@ from pathlib import Path
 from typing import IO
 
 from appliance import __version__
-from appliance.backup_format import END, LIST, SEAL, Listing, Member, encode, header, padding, safe_name
+from appliance.backup_format import (
+    END,
+    LIST,
+    PROFILES,
+    SEAL,
+    Listing,
+    Member,
+    Other,
+    encode,
+    header,
+    padding,
+    safe_name,
+)
 from appliance.errors import Unknown
 from appliance.paths import Paths
 from appliance.schema import DatabaseInvalid, trouble
@@ -81,7 +93,8 @@ def backup(paths: Paths, out: IO[bytes], scratch: Path, *, images: bool, progres
         if not gathering.sources:
             raise Unknown(f"there is nothing in {paths.state} to back up", "is that the --state of the head?")
         members = tuple(source.member for source in gathering.sources)
-        listing = Listing(__version__, int(time.time()), socket.gethostname()[:255], schema, images, members)
+        others = tuple(gathering.others)
+        listing = Listing(__version__, int(time.time()), socket.gethostname()[:255], schema, images, members, others)
         size = _write(out, listing, gathering.sources, progress)
     return Made(listing, size, tuple(gathering.left_out))
 
@@ -135,6 +148,7 @@ class _Gathering:
     def __init__(self, state: Path) -> None:
         self.state = state
         self.sources: list[_Source] = []
+        self.others: list[Other] = []
         self.left_out: list[str] = []
         self._held = 0
 
@@ -143,13 +157,15 @@ class _Gathering:
         and so are other backups that lie here."""
         if not folder.is_dir():
             return
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        if below.startswith(PROFILES):
+            entries = [entry for entry in entries if not self._other(entry)]
+        else:
+            entries = [entry for entry in entries if not _passed_over(entry.name, skip)]
+        for entry in entries:
             name, path = below + entry.name, Path(entry.path)
-            if entry.name in skip or entry.name.startswith((SCRATCH, ".tmp-")) or entry.name.endswith(".new"):
-                continue
-            if entry.name == ".lock" or entry.is_symlink():
-                if entry.is_symlink():
-                    self.left_out.append(f"{_shown(name)}: a link")
+            if entry.is_symlink():
+                self.left_out.append(f"{_shown(name)}: a link")
             elif entry.is_dir():
                 self.walk(path, below=f"{name}/")
             elif not entry.is_file():
@@ -159,9 +175,20 @@ class _Gathering:
             else:
                 self.add(path, name)
 
+    def _other(self, entry: os.DirEntry[str]) -> bool:
+        """Take up a profile's link or empty folder, if it is one that can be written down."""
+        name = os.path.relpath(entry.path, self.state)
+        target = os.readlink(entry.path) if entry.is_symlink() else ""
+        empty = entry.is_dir(follow_symlinks=False) and not any(os.scandir(entry.path))
+        if not (target or empty) or not safe_name(name) or not target.isprintable():
+            return False
+        mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) & 0o777
+        self.others.append(Other(name, mode, target))
+        return True
+
     def add(self, path: Path, name: str) -> None:
         """Add one file."""
-        pack = path.suffix == ".pack" and not path.with_suffix(".damaged").exists()
+        pack = name.startswith("store/") and path.suffix == ".pack" and not path.with_suffix(".damaged").exists()
         try:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -237,6 +264,10 @@ def room(folder: Path, needed: int, act: str) -> None:
             f"{act}: the disk is full: {needed >> 20} MiB are needed, {free.f_bavail * free.f_frsize >> 20} free",
             "free some space, or name another disk",
         )
+
+
+def _passed_over(name: str, skip: tuple[str, ...]) -> bool:
+    return name in (*skip, ".lock") or name.startswith((SCRATCH, ".tmp-")) or name.endswith(".new")
 
 
 def _shown(name: str) -> str:

@@ -6,19 +6,21 @@
 
 Any tar reads it (ustar; IEEE 1003.1-2017, pax, "ustar Interchange Format"). It is read here the other way round: each
 header must be the very bytes that backup.json lets expect, so there is no link, device, long name or odd size that
-a parser could be led astray by.
+a parser could be led astray by. The links and empty folders of profiles stand in backup.json alone.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from images.errors import GildError
 
-FORMAT, VERSION = "gild backup", 1
+FORMAT, VERSION = "gild backup", 2  # 1: without others, and still written where there are none
 LIST, SEAL, DATABASE = "backup.json", "backup.sha256", "gild.db"
+PROFILES = "profiles/"  # below it a tree is kept as it is, links, empty folders and odd names included
 BLOCK = 512  # bytes of a header; contents are filled up with zeros to a multiple of it
 END = bytes(2 * BLOCK)
 MAX_LIST = 64 << 20  # bytes of backup.json: some 300,000 files
@@ -40,10 +42,19 @@ class Member:
     mode: int
 
 
+@dataclass(frozen=True, slots=True)
+class Other:
+    """What is no file: a link to `target`, or where that is empty an empty folder. Only a profile's tree has them."""
+
+    name: str
+    mode: int = 0o755
+    target: str = ""
+
+
 @dataclass(frozen=True)
 class Listing:
     """backup.json: the version of gild that made it, when (seconds since 1970), on the head of which name, the version
-    of its database (0: there is none), whether the image store is in it, and the files."""
+    of its database (0: there is none), whether the image store is in it, the files and what else there is."""
 
     gild: str
     created: int
@@ -51,6 +62,7 @@ class Listing:
     schema: int
     images: bool
     members: tuple[Member, ...]
+    others: tuple[Other, ...] = ()
 
     @property
     def size(self) -> int:
@@ -60,7 +72,7 @@ class Listing:
 
 def encode(listing: Listing) -> bytes:
     """backup.json."""
-    body = {"format": FORMAT, "version": VERSION, **asdict(listing)}
+    body = {"format": FORMAT, "version": VERSION if listing.others else 1, **asdict(listing)}
     return (json.dumps(body, indent=1, ensure_ascii=True) + "\n").encode()
 
 
@@ -83,8 +95,9 @@ def decode(data: bytes, schema: int) -> Listing:
         listing = Listing(
             gild, _checked(body["created"], 1 << 40), str(body["head"])[:255], _checked(body["schema"], 1 << 30),
             bool(body["images"]), tuple(_member(row) for row in body["members"]),
+            tuple(_other(row) for row in body.get("others", ())),
         )  # fmt: skip
-        _tree(listing.members)
+        _tree([member.name for member in (*listing.members, *listing.others)])
     except (KeyError, TypeError):
         raise BackupInvalid("the list in this backup is incomplete", WHAT) from None
     if bool(listing.schema) != any(member.name == DATABASE for member in listing.members):
@@ -160,11 +173,20 @@ def _member(row: dict[str, object]) -> Member:
     return Member(name, _checked(row["size"], MAX_FILE), sha256, _checked(row["mode"], 0o777))
 
 
-def _tree(members: tuple[Member, ...]) -> None:
-    """No file twice, and none where another one needs a directory."""
-    names = {member.name for member in members}
+def _other(row: dict[str, object]) -> Other:
+    name, target = str(row["name"]), str(row["target"])
+    if not safe_name(name) or not name.startswith(PROFILES):
+        raise BackupInvalid(f"this backup names a link or folder that may not be in one: {name[:80]!r}", WHAT)
+    if not target.isprintable() or len(target.encode("utf-8", "replace")) > 4095:
+        raise BackupInvalid(f"this backup has a link {name[:80]} to nowhere", WHAT)
+    return Other(name, _checked(row["mode"], 0o777), target)
+
+
+def _tree(listed: Sequence[str]) -> None:
+    """Nothing twice, and no file or link where something else needs a directory: nothing is written through a link."""
+    names = set(listed)
     folders = {name[: at.start()] for name in names for at in re.finditer("/", name)}
-    if len(names) < len(members) or names & folders:
+    if len(names) < len(listed) or names & folders:
         raise BackupInvalid("this backup names a file twice", WHAT)
 
 

@@ -28,6 +28,7 @@ from appliance.backup_format import (
     BLOCK,
     END,
     LIST,
+    PROFILES,
     SEAL,
     WHAT,
     BackupInvalid,
@@ -143,6 +144,7 @@ def restore(paths: Paths, incoming: Incoming, progress: Progress) -> Restored:
         room(state.parent, incoming.listing.size, f"restoring {state}")
         with _beside(fresh) as place:
             incoming.read(_writer(place), progress)
+            _make_others(place, incoming.listing)
             progress("check", 0, 0)
             withdrawn = _database(place / paths.database.name, incoming.listing) if incoming.listing.schema else 0
             kept = not incoming.listing.images and _keep_images(paths.images, place / paths.images.name)
@@ -194,12 +196,26 @@ def _writer(place: Path) -> Callable[[Member], IO[bytes]]:
     def sink(member: Member) -> IO[bytes]:
         path = place / member.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Group and others never get to write, and nothing becomes set-user-id, whatever the backup says.
+        # Nothing becomes set-user-id, and group and others never get to write (but a profile's file has the mode it
+        # shall have on nodes), whatever the backup says.
+        kept = 0o777 if member.name.startswith(PROFILES) else 0o755
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        os.fchmod(fd, member.mode & 0o755)
+        os.fchmod(fd, member.mode & kept)
         return os.fdopen(fd, "wb")
 
     return sink
+
+
+def _make_others(place: Path, listing: Listing) -> None:
+    """Links and empty folders of profiles, when all files are written: none of them lies behind a link."""
+    for other in listing.others:
+        path = place / other.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if other.target:
+            path.symlink_to(other.target)
+        else:
+            path.mkdir()
+            path.chmod(other.mode)
 
 
 def _database(path: Path, listing: Listing) -> int:

@@ -22,7 +22,7 @@ from appliance.backup_format import Listing
 from appliance.errors import Unknown
 from appliance.paths import Paths
 from appliance.restore import Incoming
-from appliance.schema import DatabaseInvalid, open_database
+from appliance.schema import MIGRATIONS, DatabaseInvalid, open_database
 from images.errors import Busy, GildError, NoSpace
 from images.keeping.garbage import collect
 from images.store import Store
@@ -104,7 +104,7 @@ def test_everything_is_in_it_that_cannot_be_made_again(paths: Paths) -> None:
         f"boot/{'long-' * 30}/x": 0o644,
     }  # fmt: skip
     assert left_out == ("boot/link: a link", "boot/pipe: not a file")
-    assert listing.schema == 1 and not listing.images and b"head.key" in data
+    assert listing.schema == len(MIGRATIONS) and not listing.images and b"head.key" in data
     assert [path.name for path in paths.state.iterdir() if "backup" in path.name] == []
 
 
@@ -270,3 +270,34 @@ def test_a_full_disk_is_one_line_and_keeps_nothing(paths: Paths, small_disk: Pat
     with pytest.raises(NoSpace, match="disk is full"), scratch_below(small_disk) as scratch:
         backup(paths, (scratch / "backup").open("wb"), scratch, images=False, progress=nothing)
     assert not list(small_disk.iterdir())
+
+
+def add_profile(paths: Paths) -> None:
+    """Files of a profile, with everything a tree can have."""
+    tree = paths.profiles / "compute" / "overlay"
+    for name, mode in (("etc/motd", 0o664), ("etc/x.new", 0o600), (".lock", 0o644), ("a.pack", 0o644)):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(name.encode())
+        (tree / name).chmod(mode)
+    (tree / "etc/wants").symlink_to("/usr/lib/systemd/system/x.service")
+    (tree / "etc/folder").symlink_to("..")
+    (tree / "var/spool/empty").mkdir(parents=True)
+    (tree / "var/spool/empty").chmod(0o700)
+
+
+def test_the_files_of_profiles_are_in_it_as_they_are(paths: Paths) -> None:
+    before = make(paths)[0]
+    assert json.loads(before[512:].split(b"\0")[0])["version"] == 1  # an older gild reads it
+    add_profile(paths)
+    data, listing, left_out = make(paths)
+    names = {member.name: member.mode for member in listing.members if member.name.startswith("profiles/")}
+    at = "profiles/compute/overlay"
+    assert names == {f"{at}/.lock": 0o644, f"{at}/a.pack": 0o644, f"{at}/etc/motd": 0o664, f"{at}/etc/x.new": 0o600}
+    others = {other.name.removeprefix(f"{at}/"): (other.target, other.mode) for other in listing.others}
+    assert others == {
+        "etc/wants": ("/usr/lib/systemd/system/x.service", 0o777), "etc/folder": ("..", 0o777),
+        "var/spool/empty": ("", 0o700),
+    }  # fmt: skip
+    assert not left_out and json.loads(data[512:].split(b"\0")[0])["version"] == 2
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert all(member.isreg() for member in archive)

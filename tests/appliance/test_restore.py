@@ -29,6 +29,7 @@ from appliance.backup_format import (
     BackupInvalid,
     Listing,
     Member,
+    Other,
     encode,
     header,
     padding,
@@ -41,7 +42,7 @@ from images.disk import hold
 from images.errors import Busy, GildError, NoSpace
 from netboot.node import State
 from tests.appliance.rack import Rack, token_in
-from tests.appliance.test_backup import add_images, fill, make, nothing
+from tests.appliance.test_backup import add_images, add_profile, fill, make, nothing
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
@@ -242,6 +243,43 @@ def test_impossible_members(here: Paths, change: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_lists_that_are_none(here: Paths, body: bytes) -> None:
     assert isinstance(refused(here, forge(listing(), body=body)), BackupInvalid)
+
+
+AT = "profiles/c/overlay"
+
+
+def test_the_files_of_profiles_come_back_as_they_were(old: Paths, tmp_path: Path) -> None:
+    add_profile(old)
+    new = Paths(tmp_path / "new")
+    put(new, make(old)[0])
+    for path in sorted(old.profiles.rglob("*")):
+        there = new.profiles / path.relative_to(old.profiles)
+        assert there.is_symlink() == path.is_symlink() and there.lstat().st_mode == path.lstat().st_mode, path
+        if path.is_symlink():
+            assert os.readlink(there) == os.readlink(path)
+        elif path.is_file():
+            assert there.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [Other(f"{AT}/etc", target="/etc")],  # a file of the backup would lie behind it
+        [Other(f"{AT}/etc/motd", target="x")], [Other(f"{AT}/etc/motd/x")], [Other(f"{AT}/a"), Other(f"{AT}/a")],
+        [Other(f"{AT}/a", target="/etc"), Other(f"{AT}/a/b")], [Other("keys", target="/etc")], [Other("boot/x")],
+        [Other("profiles/../keys/x", target="y")], [Other(f"{AT}/a", target="a\nb")], [Other(f"{AT}/a", 0o4755)],
+        [Other(f"{AT}/a", target="x" * 5000)], [Other(f"/{AT}/a")],
+    ],
+)  # fmt: skip
+def test_links_and_folders_that_would_lead_elsewhere(here: Paths, others: list[Other]) -> None:
+    found = replace(listing(member(f"{AT}/etc/motd", b"x")), others=tuple(others))
+    assert isinstance(refused(here, forge(found, {f"{AT}/etc/motd": b"x"})), BackupInvalid)
+
+
+@pytest.mark.parametrize("others", [5, "x", [5], [{}], [{"name": f"{AT}/x", "mode": 0o700}], {"a": 1}, None])
+def test_others_that_are_none(here: Paths, others: Any) -> None:
+    body = {**asdict(listing()), "format": "gild backup", "version": 2, "others": others}
+    assert isinstance(refused(here, forge(listing(), body=json.dumps(body).encode())), BackupInvalid)
 
 
 def test_of_a_newer_gild(here: Paths) -> None:
