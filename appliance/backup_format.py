@@ -97,7 +97,7 @@ def decode(data: bytes, schema: int) -> Listing:
             bool(body["images"]), tuple(_member(row) for row in body["members"]),
             tuple(_other(row) for row in body.get("others", ())),
         )  # fmt: skip
-        _tree([member.name for member in (*listing.members, *listing.others)])
+        _tree([*(member.name for member in listing.members), *(other.name for other in listing.others)])
     except (KeyError, TypeError):
         raise BackupInvalid("the list in this backup is incomplete", WHAT) from None
     if bool(listing.schema) != any(member.name == DATABASE for member in listing.members):

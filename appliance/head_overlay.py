@@ -53,16 +53,17 @@ class Overlays:
         self._renderer = Renderer()
         self._cluster: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
-    def fitting(self, node: Node, network: Network) -> Fitting:
-        """All of it for a plan. Raises ProfileInvalid, OverlayInvalid, RenderFailed, each naming the node and the
-        file."""
+    def fitting(self, node: Node, network: Network, *, unseen: bool = False) -> Fitting:
+        """All of it for a plan. With `unseen` it is for a machine whose hardware is not known yet: a template that
+        fails and speaks of hardware may still be good. Raises ProfileInvalid, OverlayInvalid, RenderFailed, each naming
+        the node and the file."""
         with _about(node):
             whole = self.roster.wanted(node)
             entries = overlays.overlay(self.folder, whole.chain)
             files, said, copied = [], 0, 0
             context, told = self._context(node, network, whole, open_=True)
             for entry in entries:
-                content = self._made(entry, context, told, node, whole)
+                content = self._made(entry, context, told, node, whole, unseen)
                 if entry.kind == "file" and entry.size <= SMALL and copied + entry.size <= MAX_SMALL:
                     content, copied = overlays.read(entry, SMALL), copied + entry.size
                 files.append(_file(entry, content))
@@ -79,7 +80,8 @@ class Overlays:
         """Whether `fitting` will do for an order of the image `ref`, whose tree is looked into or not. Raises Wrong, of
         one line that names node, file and line."""
         try:
-            found = self.fitting(node, network_of(node, self.roster.config, node.mac))
+            network = network_of(node, self.roster.config, node.mac)
+            found = self.fitting(node, network, unseen=node.facts is None)
         except GildError as error:
             raise Wrong(error.message, error.hint) from None
         if not looked_into and (found.edits or found.post):
@@ -173,7 +175,9 @@ class Overlays:
         pre, post = (overlays.scripts(self.folder, whole.chain, stage, seconds) for stage in overlays.STAGES)
         return pre, post
 
-    def _made(self, entry: Entry, context: dict[str, Any], told: _Told, node: Node, whole: Wanted) -> bytes | None:
+    def _made(
+        self, entry: Entry, context: dict[str, Any], told: _Told, node: Node, whole: Wanted, unseen: bool
+    ) -> bytes | None:
         """What the head makes of an entry itself; None for what is copied."""
         if entry.kind == "secret":
             value = self.secrets.find(entry.secret, node, whole.chain)
@@ -186,16 +190,13 @@ class Overlays:
         try:
             return self._rendered(entry, context).encode()
         except RenderFailed as error:
+            if unseen and self._renderer.names(_text_of(entry), "facts"):
+                return b""
             raise RenderFailed(told.struck(error.message), error.hint) from None
 
     def _rendered(self, entry: Entry, context: dict[str, Any]) -> str:
-        data = overlays.read(entry, overlays.MAX_TEMPLATE)
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            raise RenderFailed(f"{entry.source} is not text in UTF-8") from None
         context["profile"]["file"] = f"/{entry.path}"
-        rendered = self._renderer.render(str(entry.source), text, context)
+        rendered = self._renderer.render(str(entry.source), _text_of(entry), context)
         try:
             rendered.encode()
         except UnicodeEncodeError:
@@ -261,6 +262,13 @@ def _about(node: Node) -> Iterator[None]:
     except (OverlayInvalid, RenderFailed) as error:
         hint = error.hint or f"see: gild.pyz profile render {node.label}"
         raise type(error)(f"{node.label}: {error.message}", hint) from None
+
+
+def _text_of(entry: Entry) -> str:
+    try:
+        return overlays.read(entry, overlays.MAX_TEMPLATE).decode()
+    except UnicodeDecodeError:
+        raise RenderFailed(f"{entry.source} is not text in UTF-8") from None
 
 
 def _file(entry: Entry, content: bytes | None) -> dict[str, Any]:

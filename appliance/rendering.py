@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from images.errors import GildError
@@ -83,6 +83,13 @@ class Renderer:
             line = _line(error, name)
             raise RenderFailed(f"{name}, line {line}: {_said(error)}" if line else f"{name}: {_said(error)}") from None
         return "".join(pieces)
+
+    def names(self, text: str, word: str) -> bool:
+        """Whether a template speaks of `word`, a name it does not make itself. False for what is no template."""
+        try:
+            return word in meta.find_undeclared_variables(self._environment.parse(text))
+        except TemplateSyntaxError:
+            return False
 
     def _template(self, name: str, text: str) -> Template:
         key = name, text
