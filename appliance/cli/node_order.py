@@ -37,11 +37,20 @@ def approve(site: Site, /, nodes: tuple[str, ...], all_: bool, profile: str, nam
 @click.option("--finish", type=click.Choice(["kexec", "reboot", "poweroff"]), help="How a written machine goes on.")
 @click.option("--disk", metavar="RULE", help="Which disk is written, e.g. serial=S3Z9 or pick=smallest,bus=nvme.")
 @click.option("--preview", is_flag=True, help="Only show what would be erased.")
+@click.option("--expect", metavar="DIGEST", help="Only if exactly this preview still holds (the head's API tells it).")
 @YES
 @JSON
 @click.pass_obj
 def install(
-    site: Site, /, nodes: tuple[str, ...], all_: bool, preview: bool, yes: bool, json_: bool, **choice: str | None
+    site: Site,
+    /,
+    nodes: tuple[str, ...],
+    all_: bool,
+    preview: bool,
+    expect: str | None,
+    yes: bool,
+    json_: bool,
+    **choice: str | None,
 ) -> None:
     """Order an installation. The node's disk is erased once, the next time it boots from the network."""
     refs = which(nodes, all_)
@@ -53,7 +62,7 @@ def install(
     if not yes:
         count = len(plan["nodes"])
         show.ask("Erase the disk as shown?" if count == 1 else f"Erase the disks of {count} nodes as shown?", yes)
-    rows = site.client.post("nodes", "install", **refs, **choice, expect=plan["digest"])["nodes"]
+    rows = site.client.post("nodes", "install", **refs, **choice, expect=expect or plan["digest"])["nodes"]
     if json_:
         return show.as_json(rows)
     print(f"{len(rows)} ordered; switch them on, or watch those that wait: gild.pyz watch")
