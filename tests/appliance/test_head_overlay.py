@@ -148,7 +148,7 @@ def test_large_files_come_in_pieces_to_the_agent_that_has_the_plan(rack: Rack, f
     [
         ("overlay/etc/x.j2", "a\n{{ nothing }}\n", ("etc/x.j2, line 2: 'nothing' is undefined",)),
         ("overlay/etc/x.j2", "\n\n{{ secret('none') }}", ("etc/x.j2, line 3", "no secret 'none'", "secret set none")),
-        ("overlay/etc/x.j2", "{% if %}", ("etc/x\.j2, line 1",)),
+        ("overlay/etc/x.j2", "{% if %}", ("etc/x.j2, line 1",)),
         ("overlay/etc/x.j2", b"\xff\xfe", ("not text in UTF-8",)),
         ("overlay.toml", '["etc/k"]\nsecret = "none"\n', ("no secret 'none' for it, which /etc/k of profile default",)),
         ("overlay.toml", "x", ("overlay.toml",)),

@@ -96,3 +96,47 @@ def test_files_are_put_in_place_whole_or_none_of_them(tmp_path: Path) -> None:
     assert (root / "etc/motd").read_text() == "n01\n" and (tmp_path / "outside").read_text() == "theirs"
     assert (root / "opt/a/key").stat().st_mode & 0o777 == 0o600
     assert files.apply(str(root), {"files": [good, secret]}) == []
+
+
+def test_files_links_and_folders_with_owners_the_tree_knows(tmp_path: Path) -> None:
+    root, source = tmp_path / "root", tmp_path / "source"
+    systems.put(root, "etc/passwd", "root:x:0:0::/root:/bin/sh\nmunge:x:4711:4712::/:/bin/false\nhalf:x\n")
+    systems.put(root, "etc/group", "munge:x:4712:\n")
+    source.write_bytes(b"\x00large")
+    wanted = [
+        {"path": "etc/key", "base64": ["AP8=", "Cg=="], "mode": "0400", "owner": "munge", "group": "munge"},
+        {"path": "opt/tool", "source": str(source), "mode": "4755", "owner": "12", "group": "13"},
+        {"path": "etc/link", "link": "../opt/tool"},
+        {"path": "var/spool/x", "folder": True, "mode": "0700", "owner": "munge"},
+    ]
+    assert files.apply(str(root), {"files": wanted}) == [
+        "file etc/key", "file opt/tool", "link etc/link", "folder var/spool/x",
+    ]  # fmt: skip
+    seen = {name: (root / name).lstat() for name in ("etc/key", "opt/tool", "var/spool/x")}
+    assert {name: (status.st_mode & 0o7777, status.st_uid, status.st_gid) for name, status in seen.items()} == {
+        "etc/key": (0o400, 4711, 4712), "opt/tool": (0o4755, 12, 13), "var/spool/x": (0o700, 4711, 0),
+    }  # fmt: skip
+    assert (root / "etc/key").read_bytes() == b"\x00\xff\n" and (root / "opt/tool").read_bytes() == b"\x00large"
+    assert (root / "etc/link").readlink() == Path("../opt/tool")
+    assert files.apply(str(root), {"files": wanted}) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"path": "x"}, "needs one of content, base64, source, link, folder, and has 0"),
+        ({"path": "x", "content": "", "link": "y"}, "has 2"),
+        ({"path": "x", "content": "", "owner": "nobody-here"}, "no user nobody-here for /x"),
+        ({"path": "x", "content": "", "group": "nobody-here"}, "no group nobody-here for /x"),
+        ({"path": "x", "content": "", "owner": "a:b"}, "owner of /x cannot be 'a:b'"),
+        ({"path": "x", "base64": "AA=="}, "base64 of /x is no list"), ({"path": "x", "base64": ["A"]}, "is none"),
+        ({"path": "x", "link": ""}, "link of /x is empty"), ({"path": "x", "folder": "yes"}, "is not true"),
+        ({"path": "x", "source": "/nonexistent"}, "/nonexistent for /x cannot be read"),
+        ({"path": "x", "fetch": "s", "size": 1}, "is not an object with only"),
+        ({"path": "x", "content": 5}, "no text"),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be(tmp_path: Path, entry: dict[str, object], words: str) -> None:
+    with pytest.raises(GildError) as caught:
+        files.apply(str(tmp_path), {"files": [entry]})
+    assert words in caught.value.message and not (tmp_path / "x").exists()

@@ -93,9 +93,9 @@ class LightMachine(Machine):
 class Image:
     """A published image of a tiny system, its boot files, and the plan to install it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tree_of: Callable[[Path], Path] = tiny_tree) -> None:
         self.store = Store(folder / "store")
-        tree = tiny_tree(folder / "tree")
+        tree = tree_of(folder / "tree")
         (tree / "usr/lib/systemd").mkdir(parents=True)
         (tree / "usr/lib/systemd/systemd").write_bytes((tree / "usr/bin/env").read_bytes())
         (tree / "usr/lib/large").write_bytes(random.Random(3).randbytes(8 * MIB))

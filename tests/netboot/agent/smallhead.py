@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from netboot.plan import InstallPlan
-from netboot.report import HELLO, NEXT, PLAN, REPORT, Ack, Answer, Do, Hello, Next, PlanAsk, Report
+from netboot.report import FILE, HELLO, NEXT, PLAN, REPORT, Ack, Answer, Do, FileAsk, Hello, Next, PlanAsk, Report
 from netboot.wire import decode, encode
 
 
@@ -113,7 +113,7 @@ class SmallHead:
 
     def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
         """One call of the node API."""
-        kind = {HELLO: Hello, NEXT: Next, PLAN: PlanAsk, REPORT: Report}[path]
+        kind = {HELLO: Hello, NEXT: Next, PLAN: PlanAsk, FILE: FileAsk, REPORT: Report}[path]
         message: Any = decode(kind, body)
         with self.heard:
             self.heard.notify_all()
