@@ -18,7 +18,7 @@ from netboot.node import Event, Node, State
 from netboot.noderange import check_group
 from netboot.order import Order
 from netboot.profile import DEFAULT, Profile, ProfileInvalid, rule_text
-from netboot.wanted import check_own
+from netboot.wanted import check_own, wanted
 
 TAIL = 200  # lines of the timeline in a node's own page
 
@@ -129,7 +129,7 @@ class Nodes:
         self, refs: Sequence[str] | None, profile: str = DEFAULT, names: str | None = None
     ) -> list[dict[str, Any]]:
         """Let machines out of the waiting room (None: all of them, in the order of arrival). `names` is a pattern,
-        or for one machine a name; None is the pattern of the settings. On the disk before it is shown. Raises Unknown,
+        or for one machine a name; None is the pattern of the profile or of the settings. On the disk before it is shown. Raises Unknown,
         Wrong, NameInvalid, NoSpace, and then nobody is approved."""
         roster = self.roster
         self._check_profile(profile)
@@ -139,7 +139,8 @@ class Nodes:
                 raise Wrong(f"{node.label} is approved already", "rename it with: gild.pyz node set NODE --name NAME")
             if not node.mac:
                 raise Wrong(f"{node.label} has shown no network card that could have an address")
-        given = self._names(names or roster.config.names, len(chosen))
+        pattern = names or wanted(profile, roster.profiles).profile.names or roster.config.names
+        given = self._names(pattern, len(chosen))
         places = self._addresses(chosen)
         with roster.durable(chosen):
             for node, name, address in zip(chosen, given, places, strict=True):

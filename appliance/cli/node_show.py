@@ -66,6 +66,7 @@ def show_(site: Site, /, node: str, json_: bool) -> None:
             ("processor", show.safe(f"{facts.get('cpu', '')}, {facts.get('cores', 0)} cores") if facts else ""),
             ("memory", show.size(facts.get("memory", 0)) if facts else ""),
             ("profile", show.safe(row["profile"])),
+            ("of its own", show.safe(", ".join(f"{key} {value}" for key, value in row["own"].items()))),
             ("groups", ", ".join(row["groups"])),
             ("image", show.safe(row["image"])),
             ("order", show.safe(row.get("order_text", ""))),

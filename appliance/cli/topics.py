@@ -19,7 +19,7 @@ TOPICS = {
     "capture": "an image from a machine that was set up by hand",
     "carry": "images from head to head, and mending damage",
     "nodes": "waiting room, approval, orders, what each state means",
-    "profiles": "what a kind of node gets; disk rules and layouts",
+    "profiles": "what a kind of node gets: disk, layout, files, secrets, scripts",
     "boot": "what happens between power-on and up; firmware, your own boot files",
     "doctor": "before it serves: what is wrong with this machine, who else is on the wire",
     "trouble": "a machine does not come up: where to look",

@@ -61,6 +61,15 @@ def test_a_circle_is_refused_wherever_it_closes(rack: Rack) -> None:
     }  # fmt: skip
 
 
+def test_names_come_from_the_profile(rack: Rack) -> None:
+    rack.head.profile_set("base", names="gpu{n:03}")
+    rack.head.profile_set("gpu", extends="base")
+    for number in (1, 2, 3):
+        rack.machine(number).boot()
+    assert [row["name"] for row in rack.head.approve(["1", "2"], profile="gpu")] == ["gpu001", "gpu002"]
+    assert [row["name"] for row in rack.head.approve(["3"])] == ["node01"]
+
+
 def test_one_that_is_in_use_stays(rack: Rack) -> None:
     rack.head.profile_set("a")
     rack.head.profile_set("b", extends="a")

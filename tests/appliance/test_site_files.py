@@ -98,8 +98,8 @@ def test_from_an_editor_to_a_node(head: Served, say: Callable[..., tuple[int, st
     did("secret", "set", "pw", str(tmp_path / "pw"), "--profile", "base")
     did("secret", "set", "key", str(key), "--node", "login1")
     told = did("profile", "render", "login1")
-    for words in ("/etc/app.conf (template)", "/etc/key (secret)", "/etc/link -> motd", "/opt/large.bin", "profile base",
-                  "script post.d/10-join", "12:root", "0640"):  # fmt: skip
+    shown = ("/etc/app.conf (template)", "/etc/key (secret)", "/etc/link -> motd", "/opt/large.bin", "profile base")
+    for words in (*shown, "script post.d/10-join", "12:root", "0640"):
         assert words in told, words
     assert did("profile", "render", "login1", "etc/app.conf") == "name=login1\npassword=‹secret pw›\n"
     assert json.loads(did("profile", "render", "login1", "--json"))["trouble"] == ""
