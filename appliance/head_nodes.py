@@ -129,8 +129,8 @@ class Nodes:
         self, refs: Sequence[str] | None, profile: str = DEFAULT, names: str | None = None
     ) -> list[dict[str, Any]]:
         """Let machines out of the waiting room (None: all of them, in the order of arrival). `names` is a pattern,
-        or for one machine a name; None is the pattern of the profile or of the settings. On the disk before it is shown. Raises Unknown,
-        Wrong, NameInvalid, NoSpace, and then nobody is approved."""
+        or for one machine a name; None is the pattern of the profile or of the settings. On the disk before it is
+        shown. Raises Unknown, Wrong, NameInvalid, ProfileInvalid, NoSpace, and then nobody is approved."""
         roster = self.roster
         self._check_profile(profile)
         chosen = list(roster.strangers()) if refs is None else roster.select(refs)
