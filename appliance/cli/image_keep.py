@@ -125,7 +125,9 @@ def rm(site: Site, /, refs: tuple[str, ...], whole: bool, yes: bool) -> None:
                 f"which version of {ref}?",
                 f"say {name}:{number}, for instance, or {name} --all; see: gild.pyz image list",
             )
-        for version in store.versions(name) if whole else [number]:
+        going = store.versions(name) if whole else [number]
+        _unwanted(site, name, going, whole or going == store.versions(name))
+        for version in going:
             rows.append(_row(site, f"{name}:{version}", busy))
     if not yes:
         show.table(["remove", "nodes get", "system", "used", "message"], rows, "")
@@ -148,6 +150,21 @@ def installing(site: Site) -> list[str]:
     except NotServing:
         return []
     return found
+
+
+def _unwanted(site: Site, name: str, going: list[int], all_: bool) -> None:
+    """Raises Wrong if a profile asks for one of these versions, or for the image when `all_` of it goes."""
+    try:
+        profiles = site.client.get("profiles")
+    except NotServing:
+        return
+    refs = {f"{name}:{number}" for number in going} | ({name} if all_ else set())
+    for profile in profiles:
+        if profile["image"] in refs:
+            raise Wrong(
+                f"profile {profile['name']} is for {profile['image']}",
+                f"give it another: gild.pyz profile set {profile['name']} --image NAME",
+            )
 
 
 def _row(site: Site, ref: str, busy: list[str]) -> list[str]:

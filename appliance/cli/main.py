@@ -121,9 +121,9 @@ def gild(ctx: click.Context, state: str) -> None:
 def run(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit code. Nothing but an unforeseen fault prints a traceback."""
     try:
-        gild.main(list(argv), prog_name="gild.pyz", standalone_mode=False)
+        code = gild.main(list(argv), prog_name="gild.pyz", standalone_mode=False)
         sys.stdout.flush()  # here, where its failure is told; at its end Python could only complain
-        return 0
+        return code if isinstance(code, int) else 0  # click hands ctx.exit's number over as the result
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:

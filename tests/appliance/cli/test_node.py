@@ -137,3 +137,10 @@ def test_from_the_waiting_room_to_an_order(head: Served, say: Say, monkeypatch: 
 def test_an_error_names_what_and_the_way_out(say: Say, arguments: tuple[str, ...], code: int, word: str) -> None:
     found, _, err = say("node", *arguments)
     assert found == code and word in err and len(err.splitlines()) <= 4, err
+
+
+def test_an_image_that_a_profile_asks_for_stays(say: Say) -> None:
+    assert say("profile", "set", "held", "--image", "compute")[0] == 0
+    for words in (("compute", "--all"), ("compute:1",)):
+        code, _, err = say("image", "rm", *words, "--yes")
+        assert code == 1 and "profile held is for compute" in err and "profile set held" in err
