@@ -7,12 +7,14 @@ dracut's has 358 of 803 modules and none of nvme, ahci, sd_mod, virtio and ext4.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from images.tree import Tree
 
 PLACES = ("usr/sbin", "usr/bin", "sbin", "bin")
 TOOLS = ("update-initramfs", "dracut", "mkinitcpio", "mkinitfs")
 CONF = "etc/initramfs-tools/initramfs.conf"
+NAMED = "etc/initramfs-tools/modules"
 POLICY = "etc/initramfs-tools/conf.d/driver-policy"  # the installer's answer, which counts over the file above
 FEATURES = "etc/mkinitfs/mkinitfs.conf"
 # mkinitfs names its features; setup-disk leaves nvme out of a system that was not installed on one.
@@ -49,16 +51,27 @@ def widen(tree: Tree, tool: str, fs: str) -> list[str]:
     return []
 
 
-def command(tool: str, version: str, path: str, *, exists: bool) -> list[str]:
-    """What makes the initramfs of the kernel `version` at `path` ("boot/initrd.img-6.1.0-9") with the drivers of every
-    machine; `exists` says that there is one to replace."""
+def name(tree: Tree, tool: str, modules: Sequence[str]) -> None:
+    """Have `modules` put in by name, where the tool's own search does not find them. Raises TreeInvalid."""
+    if tool == "update-initramfs":
+        named = tree.text(NAMED)
+        new = [module for module in modules if module not in named.split()]
+        if new:
+            tree.write(NAMED, "\n".join([named.rstrip("\n"), *new, ""]).lstrip("\n"))
+
+
+def command(tool: str, version: str, path: str, *, exists: bool, modules: Sequence[str] = ()) -> list[str]:
+    """What makes the initramfs of the kernel `version` at `path` ("boot/initrd.img-6.1.0-9", or "" for where the tool
+    puts it) with the drivers of every machine and `modules` by name; `exists` says that there is one to replace."""
     if tool == "update-initramfs":
         return [tool, "-u" if exists else "-c", "-k", version]
     if tool == "dracut":
-        return [tool, "--force", "--no-hostonly", "--no-hostonly-cmdline", "--kver", version, f"/{path}"]
+        more = ["--add-drivers", " ".join(modules)] if modules else []
+        to = [f"/{path}"] if path else []
+        return [tool, "--force", "--no-hostonly", "--no-hostonly-cmdline", *more, "--kver", version, *to]
     if tool == "mkinitcpio":
-        return [tool, "-k", version, "-g", f"/{path}", "-S", "autodetect"]
-    return [tool, "-o", f"/{path}", version]
+        return [tool, "-k", version, "-g", f"/{path or f'boot/initramfs-{version}.img'}", "-S", "autodetect"]
+    return [tool, *(["-o", f"/{path}"] if path else []), version]
 
 
 def by_hand(tool: str) -> str:

@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from images import rebuild
 from images.errors import CommandFailed, GildError, SourceInvalid, ToolMissing
 from images.initramfs import MAX_FILE, initramfs_names, modules_in
+from images.rebuild import FILESYSTEMS
 from images.run import run
 from images.tree import Tree
 from netboot.agent.entry import Entry, default_entry
@@ -18,7 +20,6 @@ REBUILD_TIME = 900.0  # seconds; measured 17 to 47 on two shared processors
 # What a driver needs beside itself and no initramfs tool follows by itself, since no module names it.
 WITH = {"virtio_blk": ("virtio_pci",), "virtio_scsi": ("virtio_pci", "sd_mod")}
 NO_SCSI_DISK = ("nvme", "virtio_blk", "mmc_block", "xen_blkfront", "loop")  # these bring block devices of their own
-FILESYSTEMS = ("ext4", "xfs", "btrfs")  # what a root can be here; each is a module of that name
 _KO = re.compile(r"(.+)\.ko(?:\.(?:xz|zst|gz))?")
 
 
@@ -51,7 +52,7 @@ def check_drivers(root: str, disk: Disk, facts: Facts, log: Callable[[str], None
         )
     log(f"{what}: making it anew")
     try:
-        rebuild(tree, entry, missing)
+        make(tree, entry, missing)
     except (CommandFailed, ToolMissing) as error:
         raise DriverMissing(f"{what}, and making it anew failed: {error.message}") from None
     entry = default_entry(tree) or entry
@@ -117,16 +118,13 @@ def available(tree: Tree, version: str) -> set[str]:
 
 
 def tool_of(tree: Tree, entry: Entry | None = None) -> str:
-    """What makes the tree's initramfs. After Debian's dracut has replaced initramfs-tools, all of the latter but
-    update-initramfs stays behind (measured), so that is what tells. Where a distribution's dracut brings a program of
-    that name, the initramfs of `entry` does: dracut leaves usr/lib/dracut in it. Raises DriverMissing."""
-    places = ("usr/sbin", "usr/bin", "sbin", "bin")
-    tools = ("update-initramfs", "dracut", "mkinitcpio", "mkinitfs")
-    found = [tool for tool in tools if any(tree.is_file(f"{place}/{tool}") for place in places)]
-    if found[:2] == ["update-initramfs", "dracut"] and entry is not None:
-        made_by_dracut = any(name.startswith(("usr/lib/dracut", "lib/dracut")) for name in contents(tree, entry))
-        return found[made_by_dracut]
-    return found[0] if found else ""
+    """What makes the tree's initramfs, "" if nothing does; the one of `entry` tells, where there are two, as dracut
+    leaves usr/lib/dracut in it. Raises DriverMissing."""
+    tool = rebuild.tool_of(tree)
+    if tool != "update-initramfs" or entry is None or rebuild.tool_of(tree, by_dracut=True) == tool:
+        return tool
+    made_by_dracut = any(name.startswith(("usr/lib/dracut", "lib/dracut")) for name in contents(tree, entry))
+    return rebuild.tool_of(tree, made_by_dracut)
 
 
 def contents(tree: Tree, entry: Entry) -> list[str]:
@@ -140,42 +138,18 @@ def contents(tree: Tree, entry: Entry) -> list[str]:
         raise DriverMissing(f"/{entry.initrd} of the image cannot be checked: {error.message}") from None
 
 
-def rebuild(tree: Tree, entry: Entry, modules: list[str]) -> None:
+def make(tree: Tree, entry: Entry, modules: list[str]) -> None:
     """Make the initramfs anew, for all machines and with `modules`, by the tree's own tool in a chroot. Raises
     CommandFailed, ToolMissing."""
     tool, version = tool_of(tree, entry), entry.version
     if not tool or not version:
         raise CommandFailed("the image has no update-initramfs, dracut, mkinitcpio or mkinitfs")
-    path = f"/{entry.initrd}" if entry.initrd else ""
-    if tool == "update-initramfs":
-        _general(tree, modules)
-        argv = [tool, "-u" if entry.initrd else "-c", "-k", version]
-    elif tool == "dracut":
-        argv = [tool, "--force", "--no-hostonly", "--no-hostonly-cmdline", "--add-drivers", " ".join(modules)]
-        argv += ["--kver", version, *([path] if path else [])]
-    elif tool == "mkinitcpio":
-        argv = [tool, "-k", version, "-g", path or f"/boot/initramfs-{version}.img", "-S", "autodetect"]
-    else:
-        conf = "etc/mkinitfs/mkinitfs.conf"
-        text = tree.text(conf)
-        features = [name for name in modules if name in FILESYSTEMS]  # mkinitfs names its features like them
-        more = " ".join(["ata nvme raid scsi usb virtio mmc", *features])
-        tree.write(conf, re.sub(r'(?m)^(features=")([^"\n]*)(")', lambda m: m[1] + _union(m[2], more) + m[3], text))
-        argv = [tool, *(["-o", path] if path else []), version]
+    rebuild.widen(tree, tool, next((module for module in modules if module in FILESYSTEMS), ""))
+    rebuild.name(tree, tool, modules)
+    argv = rebuild.command(tool, version, entry.initrd, exists=bool(entry.initrd), modules=modules)
     with _bound(tree):
         run(["chroot", tree.root, *argv], timeout=REBUILD_TIME, act=f"making the initramfs of {version}",
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})  # fmt: skip
-
-
-def _general(tree: Tree, modules: list[str]) -> None:
-    """initramfs-tools: all drivers instead of those of one machine, and these by name."""
-    conf = "etc/initramfs-tools/initramfs.conf"
-    tree.write(conf, re.sub(r"(?m)^MODULES=.*$", "MODULES=most", tree.text(conf)))
-    tree.remove("etc/initramfs-tools/conf.d/driver-policy")  # the installer's answer, which counts over the file above
-    named = tree.text("etc/initramfs-tools/modules")
-    new = [name for name in modules if name not in named.split()]
-    if new:
-        tree.write("etc/initramfs-tools/modules", "\n".join([named.rstrip("\n"), *new, ""]).lstrip("\n"))
 
 
 @contextmanager
@@ -191,10 +165,6 @@ def _bound(tree: Tree) -> Iterator[None]:
                     continue
                 stack.callback(run, ["umount", target], timeout=60, check=False)
         yield
-
-
-def _union(have: str, more: str) -> str:
-    return " ".join(dict.fromkeys([*have.split(), *more.split()]))
 
 
 def _libs(tree: Tree) -> list[str]:
