@@ -33,6 +33,16 @@ class Paths:
         return self.state / "gild.toml"
 
     @property
+    def wizard(self) -> Path:
+        """What was answered in the wizard, mode 600."""
+        return self.state / "wizard.toml"
+
+    @property
+    def serve_log(self) -> Path:
+        """What a head prints that the wizard has started in the background."""
+        return self.state / "serve.log"
+
+    @property
     def keys(self) -> Path:
         """The head's private key and certificate, mode 700."""
         return self.state / "keys"

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 from images.errors import CommandFailed, ToolMissing
@@ -148,6 +149,23 @@ def attached(argv: Sequence[str], *, fds: Sequence[int] = (), act: str = "") -> 
         except KeyboardInterrupt:  # typed for the program, which has heard of it too
             continue
         return code if code >= 0 else 128 - code
+
+
+def leave(
+    argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, act: str = ""
+) -> Callable[[], int | None]:
+    """Start a program that goes on when this one has ended: in a session of its own, without input, its output added to
+    the file `log` (mode 600). Gives a function that tells its exit code once it has ended, or None.
+    Raises ToolMissing, CommandFailed if it cannot be started or the log cannot be written."""
+    full = _environment(argv, env, act)
+    try:
+        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "wb") as out:
+            proc = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=full, start_new_session=True, cwd="/"
+            )
+    except OSError as error:
+        raise _unstartable(argv, act, error) from None
+    return proc.poll
 
 
 @contextlib.contextmanager

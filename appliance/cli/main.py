@@ -45,6 +45,7 @@ class Site:
 # Nouns in the order in which a new user meets them, and the file of each.
 NOUNS = {
     "serve": ("serve", "command"),
+    "wizard": ("wizard", "command"),
     "status": ("status", "command"),
     "watch": ("watch", "command"),
     "image": ("image", "command"),

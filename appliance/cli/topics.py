@@ -14,6 +14,7 @@ from appliance.errors import EXIT_CODES, Unknown
 # Topic -> its first line; the text lies in appliance/help/TOPIC.md.
 TOPICS = {
     "start": "from a fresh head node to the first installed machine",
+    "wizard": "all of it step by step, with or without a person",
     "images": "ways to make an image, to change it and to keep it",
     "recipes": "an image from packages, without a golden client",
     "capture": "an image from a machine that was set up by hand",

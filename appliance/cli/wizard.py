@@ -1,0 +1,61 @@
+"""gild wizard"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from appliance.cli.main import Site
+from appliance.errors import Wrong
+
+
+@click.command("wizard")
+@click.option("--step", metavar="STEP", help="Begin there: check, network, image, packages, nodes, install, services or"
+              " test; otherwise where something is open.")  # fmt: skip
+@click.option("--print", "print_", is_flag=True, help="Only print the answers so far, as a file for --answers.")
+@click.option("--answers", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              help="Answers from a TOML file; those that were kept count where it says nothing.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Ask nothing; it stops before anything is erased.")
+@click.option("--erase", type=click.IntRange(min=1), metavar="N", help="With --yes: exactly N disks may be erased.")
+@click.option("--wait", default=1800, show_default=True, type=click.IntRange(min=0), metavar="SECONDS",
+              help="With --yes: how long machines may take in one step.")  # fmt: skip
+@click.option("--until", metavar="STEP", help="With --yes: the last step that is done.")
+@click.option("--plain", is_flag=True, help="ASCII signs only.")
+@click.pass_obj
+def command(site: Site, /, answers: Path | None, print_: bool, yes: bool, **said: Any) -> None:
+    """From a fresh head to a working cluster, step by step.
+
+    Each step shows what it will do and the command that does the same; leave at any time, it goes on where it was.
+    """
+    from appliance.wizard import answers as files
+    from appliance.wizard.gather import Look
+    from appliance.wizard.steps import STEPS, kept, place, validated
+
+    if not yes and (said["erase"] is not None or said["until"] is not None):
+        raise Wrong(f"--{'erase' if said['erase'] is not None else 'until'} is for --yes", "without it you are asked")
+    begin = place(said["step"]) if said["step"] is not None else None
+    until = place(said["until"]) if said["until"] is not None else len(STEPS) - 1
+    given = files.load(answers) if answers is not None else {}
+    known = {**files.load(site.paths.wizard), **given}
+    facts = Look(site).facts(known)
+    validated(facts, given)
+    known = kept(facts, known)
+    if print_:
+        print(files.template(STEPS, facts, known), end="")
+    elif yes:
+        from appliance.wizard.unattended import Unattended
+
+        Unattended(site, STEPS, known, erase=said["erase"], wait=said["wait"], until=until).run()
+    else:
+        from appliance.wizard.terminal import Conversation
+
+        Conversation(site, STEPS, known, plain=said["plain"] or _simple()).run(begin)
+
+
+def _simple() -> bool:
+    """Whether the screen may know ASCII alone."""
+    return os.environ.get("TERM", "dumb") == "dumb" or "utf" not in (sys.stdout.encoding or "").lower()

@@ -1,0 +1,273 @@
+"""Looking at this machine, its head, its images and its nodes, for the steps of the wizard. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from appliance import systemd
+from appliance.doctor import diagnose
+from appliance.doctor_facts import gather as look_around
+from appliance.wizard.engine import Answers, word
+from appliance.wizard.facts import Facts, Image, Wire
+from appliance.wizard.install import ALL, refs
+from appliance.wizard.packages import KEYS
+from images.errors import GildError
+from images.manifest import Manifest
+from netboot.udp import interfaces
+
+if TYPE_CHECKING:
+    from appliance.cli.main import Site
+    from images.store import Store
+
+ASKED = 8  # interfaces that are asked for other DHCP servers at once
+MOST_WIRES, MOST_KEYS = 32, 16
+LOCKED = "nobody can log in"  # the check of images.checks.logins
+# Tool -> a program that is there where its service is.
+PROGRAMS = {
+    "slurm": "slurmctld", "pbs": "pbs_server", "sge": "sge_qmaster", "ansible": "ansible", "genders": "nodeset",
+}  # fmt: skip
+PATHS = (("image", "recipe"), ("image", "path"), ("packages", "layout"), ("nodes", "file"))
+PUBLIC = re.compile(r"(ssh|ecdsa|sk)-[!-~]+ [A-Za-z0-9+/=]+( .*)?")
+OS_RELEASE = re.compile(r'(?m)^(ID|VERSION_CODENAME)="?([a-z0-9._-]{1,40})"?$')
+
+
+class Look:
+    """Facts of one site. What takes seconds (doctor, other DHCP servers, what services know) is looked at when a step
+    asks for it, and kept until it is asked for again."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.tested: bool | None = None
+        self._findings: tuple[dict[str, Any], ...] | None = None
+        self._servers: dict[str, tuple[str, ...] | None] | None = None
+        self._stale: dict[str, bool] = {}
+        self._images: tuple[tuple[object, ...], tuple[Image, ...]] = ((), ())
+
+    def doctor(self) -> None:
+        """Look for what keeps this machine from serving. On no interface is anything asked."""
+        pid = (self._serving() or {}).get("pid", 0)
+        found = diagnose(look_around(self.site.paths, os.environ, {"interface": ""}, pid))
+        self._findings = tuple(asdict(finding) for finding in found)
+
+    def ask_wires(self) -> None:
+        """Ask for other DHCP servers on every interface that nodes could be on, as `gild.pyz probe dhcp` does, all at
+        once; 5 s. Once a session, and not where a head serves already."""
+        if self._servers is not None or os.geteuid() or self._serving() is not None:
+            return
+        from appliance.probing import ask
+
+        def servers(name: str) -> tuple[str, ...] | None:
+            try:
+                return tuple(f"DHCP by {server.server_id}" for server in ask(name) if server.kind == "addresses")
+            except GildError:
+                return None
+
+        names = [wire.name for wire in self._wires() if wire.up and wire.link and wire.address and not wire.wireless]
+        with ThreadPoolExecutor(ASKED) as pool:
+            self._servers = dict(zip(names[:ASKED], pool.map(servers, names[:ASKED]), strict=True))
+
+    def services(self, tools: tuple[str, ...]) -> None:
+        """Look whether the files of these tools would change."""
+        self._stale = {}
+
+    def facts(self, answers: Answers, *, preview: bool = False) -> Facts:
+        """Everything as it is now; with `preview` also what an installation would erase. Raises GildError if the
+        images cannot be read."""
+        paths, serving = self.site.paths, self._serving()
+        release = dict(OS_RELEASE.findall(_text(Path("/etc/os-release"))))
+        nodes = self._asked("nodes") if serving else ()
+        seen, refused = self._preview(answers) if preview and serving else (None, ("", ""))
+        layout, trouble = _layout(word(answers.get("packages", {}), "layout"))
+        return Facts(
+            host=platform.node().partition(".")[0],
+            state=str(paths.state),
+            root=os.geteuid() == 0,
+            service=self._service(),
+            findings=self._findings,
+            wires=self._wires() if serving is None else (),
+            serving=serving,
+            free=_free(paths.state),
+            release=release.get("VERSION_CODENAME", ""),
+            family=release.get("ID", ""),
+            builder=_here("mmdebstrap"),
+            sets=_sets(paths.sets),
+            keys=_keys(Path.home() / ".ssh"),
+            images=self._known_images(),
+            profiles=self._asked("profiles") if serving else (),
+            keyed=_keyed(paths.profiles),
+            nodes=nodes,
+            chosen=self._chosen(answers) if serving else frozenset(),
+            preview=seen,
+            refused=refused,
+            services=tuple(tool for tool, program in PROGRAMS.items() if _here(program)),
+            stale=self._stale,
+            tested=self.tested,
+            missing=_missing(answers),
+            layout=layout,
+            layout_trouble=trouble,
+        )
+
+    def _serving(self) -> dict[str, Any] | None:
+        try:
+            status: dict[str, Any] = self.site.client.get("status")
+        except GildError:
+            return None
+        return status
+
+    def _asked(self, noun: str) -> tuple[dict[str, Any], ...]:
+        try:
+            return tuple(self.site.client.get(noun))
+        except GildError:
+            return ()
+
+    def _chosen(self, answers: Answers) -> frozenset[str]:
+        nodes = word(answers.get("install", {}), "nodes")
+        if nodes in ("", ALL):
+            return frozenset()
+        try:
+            return frozenset(row["name"] for row in self.site.client.get("nodes", refs=list(refs(nodes))))
+        except GildError:
+            return frozenset()
+
+    def _preview(self, answers: Answers) -> tuple[dict[str, Any] | None, tuple[str, str]]:
+        nodes = word(answers.get("install", {}), "nodes") or ALL
+        which: dict[str, Any] = {"all": True} if nodes == ALL else {"refs": list(refs(nodes))}
+        try:
+            return self.site.client.post("nodes", "install", **which, preview=True), ("", "")
+        except GildError as error:
+            return None, (error.message, error.hint)
+
+    def _service(self) -> str:
+        if not systemd.Place(Path("/")).runs:
+            return "systemd does not run here"
+        try:
+            systemd.this(self.site.paths, ())
+        except GildError as error:
+            return error.message
+        return ""
+
+    def _wires(self) -> tuple[Wire, ...]:
+        asked, gateways = self._servers or {}, _gateways()
+        found = [entry for entry in interfaces() if not entry.loopback]
+        return tuple(
+            Wire(
+                entry.name, str(entry.address or ""), entry.up, entry.link, _speed(entry.name),
+                Path(f"/sys/class/net/{entry.name}/wireless").exists(), entry.name in gateways, asked.get(entry.name),
+            )
+            for entry in found[:MOST_WIRES]
+        )  # fmt: skip
+
+    def _known_images(self) -> tuple[Image, ...]:
+        """The tagged version of each image; read again only when a version or a tag is new."""
+        if not self.site.paths.images.is_dir():
+            return ()
+        store = self.site.store
+        key = tuple((name, store.tag(name), *store.versions(name)) for name in store.images())
+        if key != self._images[0]:
+            self._images = key, tuple(_image(store, name) for name in store.images() if store.versions(name))
+        return self._images[1]
+
+
+def _image(store: Store, name: str) -> Image:
+    numbers = store.versions(name)
+    manifests = {number: store.load(f"{name}:{number}")[0] for number in numbers}
+    tagged = manifests.get(store.tag(name), manifests[numbers[-1]])
+    checks = [check for check in tagged.checks if check.get("found")]
+    return Image(
+        name,
+        tagged.version,
+        numbers[-1],
+        str(tagged.system.get("pretty", "")),
+        str(tagged.system.get("id", "")),
+        str(tagged.source.get("recipe", "")),
+        any(check["name"] == LOCKED for check in checks),
+        tuple(str(check["name"]) for check in checks if check.get("severity") == "error"),
+        frozenset(piece for manifest in manifests.values() for piece in _edited(manifest)),
+    )
+
+
+def _edited(manifest: Manifest) -> list[str]:
+    command = manifest.source.get("command", [])
+    return [str(piece) for piece in command] if isinstance(command, list) else []
+
+
+def _layout(path: str) -> tuple[tuple[dict[str, Any], ...] | None, str]:
+    if not path:
+        return None, ""
+    from netboot.layoutfile import read_layout
+
+    try:
+        return tuple(read_layout(Path(path).read_text(encoding="utf-8"), path)), ""
+    except GildError as error:
+        return None, error.message
+    except (OSError, UnicodeDecodeError) as error:
+        return None, f"{path} cannot be read: {error}"
+
+
+def _missing(answers: Answers) -> frozenset[str]:
+    named = {word(answers.get(step, {}), key) for step, key in PATHS} - {""}
+    return frozenset(path for path in named if not os.path.exists(path))
+
+
+def _keys(folder: Path) -> tuple[str, ...]:
+    """Public keys of the user who runs this, as they lie in ~/.ssh."""
+    try:
+        files = sorted(folder.glob("*.pub"))[:MOST_KEYS]
+    except OSError:
+        return ()
+    lines = [_text(path).strip() for path in files]
+    return tuple(dict.fromkeys(line for line in lines if PUBLIC.fullmatch(line) and line.isprintable()))
+
+
+def _keyed(folder: Path) -> frozenset[str]:
+    """Profiles that bring a login key with their files."""
+    try:
+        return frozenset(path.name for path in folder.iterdir() if (path / "overlay" / KEYS).is_file())
+    except OSError:
+        return frozenset()
+
+
+def _sets(folder: Path) -> dict[str, str]:
+    from images.sources.sets import known_sets
+
+    try:
+        return {known.name: known.description for known in known_sets([folder]).values() if "debian" in known.families}
+    except GildError:
+        return {known.name: known.description for known in known_sets().values() if "debian" in known.families}
+
+
+def _gateways() -> frozenset[str]:
+    """Interfaces with a default route (proc(5), /proc/net/route)."""
+    rows = [line.split() for line in _text(Path("/proc/net/route")).splitlines()[1:]]
+    return frozenset(row[0] for row in rows if len(row) > 2 and row[1] == "00000000")
+
+
+def _speed(name: str) -> int:
+    """Mbit/s, 0 where the driver does not tell (Documentation/ABI/testing/sysfs-class-net)."""
+    text = _text(Path(f"/sys/class/net/{name}/speed")).strip()
+    return int(text) if text.isdecimal() else 0
+
+
+def _here(program: str) -> bool:
+    path = ":".join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+    return shutil.which(program, path=path) is not None
+
+
+def _free(path: Path) -> int:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
