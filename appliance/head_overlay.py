@@ -1,5 +1,5 @@
 """What of a profile's files and scripts one node gets: templates filled in, secrets put in their places. Made for a
-plan, checked for an order, shown for a preview; every time anew, and kept nowhere."""
+plan, checked for an order, shown for a preview; every time anew, and kept on no disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +17,18 @@ from appliance.head_secrets import Secrets
 from appliance.overlays import Entry, OverlayInvalid
 from appliance.rendering import Renderer, RenderFailed
 from appliance.roster import Roster
+from appliance.template_names import Cluster, Names, hidden, names_of, no_secret
 from appliance.timeline import clean
 from images.errors import GildError
-from netboot.node import Node, State
+from netboot.node import Node
 from netboot.plan import SCRIPT_SECONDS, Edit, Network, Script
-from netboot.profile import rule_text
-from netboot.report import PIECE, Facts
+from netboot.report import PIECE
 from netboot.wanted import Wanted
 
 MAX_SAID = 3 << 20  # bytes of JSON that all files of a node may be in its plan (netboot.wire.MAX_MESSAGE is 4 MiB)
 SMALL, MAX_SMALL = 16 * 1024, 1 << 20  # bytes of one copied file that stands in the plan as well, and of all of them
+MAX_SAME = 32  # rendered files held in memory that are the same for many nodes
 TEXT = 48 * 1024  # bytes of one text of a message; as base64 it stays below netboot.wire.MAX_TEXT
-
-
-@dataclass
-class _Told:
-    """The secrets one rendering has used, so that no message repeats them."""
-
-    values: dict[str, str] = field(default_factory=dict)
-
-    def struck(self, text: str) -> str:
-        for name, value in self.values.items():
-            for said in {value, clean(value)} - {""}:
-                text = text.replace(said, hidden(name))
-        return text
 
 
 class Overlays:
@@ -51,7 +38,8 @@ class Overlays:
         """`folder` holds the profiles' folders (Paths.profiles)."""
         self.roster, self.secrets, self.folder = roster, secrets, folder
         self._renderer = Renderer()
-        self._cluster: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+        self._cluster = Cluster(roster)
+        self._same: dict[tuple[Path, str], tuple[list[dict[str, Any]], bytes]] = {}
 
     def fitting(self, node: Node, network: Network, *, unseen: bool = False) -> Fitting:
         """All of it for a plan. With `unseen` it is for a machine whose hardware is not known yet: a template that
@@ -61,10 +49,15 @@ class Overlays:
             whole = self.roster.wanted(node)
             entries = overlays.overlay(self.folder, whole.chain)
             files, said, copied = [], 0, 0
-            context, told = self._context(node, network, whole, open_=True)
+            names: Names | None = None  # most nodes of a storm have no template
             for entry in entries:
-                content = self._made(entry, context, told, node, whole, unseen)
-                if entry.kind == "file" and entry.size <= SMALL and copied + entry.size <= MAX_SMALL:
+                content: bytes | None = None
+                if entry.kind == "template":
+                    names = names or self._names(node, network, whole, open_=True)
+                    content = self._made(entry, names, unseen)
+                elif entry.kind == "secret":
+                    content = self._secret(entry, node, whole)
+                elif entry.kind == "file" and entry.size <= SMALL and copied + entry.size <= MAX_SMALL:
                     content, copied = overlays.read(entry, SMALL), copied + entry.size
                 files.append(_file(entry, content))
                 said += len(json.dumps(files[-1], ensure_ascii=False).encode())
@@ -114,12 +107,12 @@ class Overlays:
         answer |= {"files": [], "scripts": [], "trouble": ""}
         try:
             network = network_of(node, self.roster.config, node.mac)
-            context, _ = self._context(node, network, whole, open_=False)
+            names = self._names(node, network, whole, open_=False)
             for entry in overlays.overlay(self.folder, whole.chain):
                 row, reason, size = _row(entry), "", entry.size
                 if entry.kind == "template":
                     try:
-                        size = len(self._rendered(entry, context).encode())
+                        size = len(self._made(entry, names))
                     except GildError as error:
                         reason = error.message
                 elif entry.kind == "secret":
@@ -161,7 +154,7 @@ class Overlays:
         if entry.kind == "template":
             with _about(node):
                 network = network_of(node, self.roster.config, node.mac)
-                return {"text": self._rendered(entry, self._context(node, network, whole, open_=False)[0])}
+                return {"text": self._made(entry, self._names(node, network, whole, open_=False)).decode()}
         data = overlays.read(entry, overlays.MAX_COPIED)
         try:
             return {"text": data.decode()}
@@ -175,83 +168,38 @@ class Overlays:
         pre, post = (overlays.scripts(self.folder, whole.chain, stage, seconds) for stage in overlays.STAGES)
         return pre, post
 
-    def _made(
-        self, entry: Entry, context: dict[str, Any], told: _Told, node: Node, whole: Wanted, unseen: bool
-    ) -> bytes | None:
-        """What the head makes of an entry itself; None for what is copied."""
-        if entry.kind == "secret":
-            value = self.secrets.find(entry.secret, node, whole.chain)
-            if value is None:
-                raise OverlayInvalid(*_no_secret(entry.secret, f"/{entry.path}", entry.profile))
-            return value
-        if entry.kind != "template":
-            return None
-        told.values.clear()
-        try:
-            return self._rendered(entry, context).encode()
-        except RenderFailed as error:
-            if unseen and self._renderer.names(_text_of(entry), "facts"):
-                return b""
-            raise RenderFailed(told.struck(error.message), error.hint) from None
+    def _secret(self, entry: Entry, node: Node, whole: Wanted) -> bytes:
+        value = self.secrets.find(entry.secret, node, whole.chain)
+        if value is None:
+            raise OverlayInvalid(*no_secret(entry.secret, f"/{entry.path}", entry.profile))
+        return value
 
-    def _rendered(self, entry: Entry, context: dict[str, Any]) -> str:
-        context["profile"]["file"] = f"/{entry.path}"
-        rendered = self._renderer.render(str(entry.source), _text_of(entry), context)
+    def _made(self, entry: Entry, names: Names, unseen: bool = False) -> bytes:
+        """A template filled in. One that speaks of nothing but the cluster is the same for all its nodes: a hosts file
+        for 500 nodes is not to be made 500 times."""
+        names.used.clear()
+        names.context["profile"]["file"] = f"/{entry.path}"
+        name, text, key = str(entry.source), _text_of(entry), (entry.source, entry.stamp)
+        spoken = self._renderer.names(name, text)
+        nodes, known = self._cluster.nodes if "cluster" in spoken else [], self._same.get(key)
+        if known is not None and known[0] is nodes:
+            return known[1]
         try:
-            rendered.encode()
+            made = self._renderer.render(name, text, names.context, names.struck).encode()
         except UnicodeEncodeError:
             raise RenderFailed(f"{entry.source} comes to text that is not UTF-8") from None
-        return rendered
+        except RenderFailed:
+            if unseen and "facts" in spoken:
+                return b""
+            raise
+        if "cluster" in spoken and spoken <= {"cluster", "head"}:
+            if len(self._same) >= MAX_SAME:
+                self._same.clear()
+            self._same[key] = nodes, made
+        return made
 
-    def _context(self, node: Node, network: Network, whole: Wanted, *, open_: bool) -> tuple[dict[str, Any], _Told]:
-        """Everything a template can name. With `open_` secrets are what they are, else they are struck out."""
-        told = _Told()
-        config = self.roster.config
-
-        def secret(name: str) -> str:
-            value = self.secrets.find(str(name), node, whole.chain)
-            if value is None:
-                raise LookupError("; ".join(_no_secret(str(name), "", whole.profile.name)))
-            if not open_:
-                return hidden(str(name))
-            try:
-                # A file made by an editor or echo ends in a newline that is no part of the password in it.
-                text = value.decode().removesuffix("\n")
-            except UnicodeDecodeError:
-                raise LookupError(
-                    f"the secret {clean(str(name))[:64]} is not text: name it in overlay.toml, secret = ..."
-                ) from None
-            told.values[str(name)] = text
-            return text
-
-        profile = whole.profile
-        own = {
-            "network": {**asdict(network), "netmask": str(config.network.netmask), "dns": list(network.dns)},
-            "node": {**_of_node(node), "machine_id": node.machine_id, "uuid": node.uuid, "serial": node.serial},
-            "facts": _facts(node),
-            "profile": {
-                "name": profile.name, "chain": list(whole.chain), "image": profile.image, "cmdline": profile.cmdline,
-                "disk": rule_text(profile.disk), "file": "",
-            },
-            "head": {"name": "head", "address": config.address, "domain": config.domain, "ntp": config.ntp},
-            "cluster": self._everybody(),
-            "secret": secret,
-        }  # fmt: skip
-        return own, told
-
-    def _everybody(self) -> dict[str, Any]:
-        """All approved nodes; made anew only when one of them has changed, as a whole rack asks at once."""
-        nodes = tuple(node for node in self.roster.sorted() if node.name and node.state is not State.WAITING)
-        key = tuple((node.name, node.address, node.macs, node.profile, node.groups, node.facts) for node in nodes)
-        if self._cluster[0] != key or not self._cluster[1]:
-            domain = self.roster.config.domain
-            self._cluster = key, {"domain": domain, "nodes": [{**_of_node(node), **_size(node)} for node in nodes]}
-        return self._cluster[1]
-
-
-def hidden(name: str) -> str:
-    """What is shown in the place of a secret."""
-    return f"‹secret {clean(name)[:64]}›"
+    def _names(self, node: Node, network: Network, whole: Wanted, *, open_: bool) -> Names:
+        return names_of(node, network, whole, self.roster, self.secrets, self._cluster, open_=open_)
 
 
 @contextmanager
@@ -296,26 +244,3 @@ def _row(entry: Entry) -> dict[str, Any]:
         "path": entry.path, "kind": entry.kind, "mode": f"{entry.mode:04o}", "owner": entry.owner,
         "group": entry.group, "from": entry.profile, "source": str(entry.source), "target": entry.target,
     }  # fmt: skip
-
-
-def _no_secret(name: str, path: str, profile: str) -> tuple[str, str]:
-    shown = clean(name)[:64]
-    wants = f", which {path} of profile {profile} wants" if path else ""
-    return f"there is no secret {shown!r} for it{wants}", f"gild.pyz secret set {shown} --profile {profile} FILE"
-
-
-def _of_node(node: Node) -> dict[str, Any]:
-    return {
-        "id": node.id, "name": node.name, "address": node.address, "mac": node.mac, "macs": list(node.macs),
-        "profile": node.profile, "groups": list(node.groups),
-    }  # fmt: skip
-
-
-def _size(node: Node) -> dict[str, Any]:
-    facts = node.facts
-    return {key: getattr(facts, key, 0) for key in ("cores", "threads", "memory")}
-
-
-def _facts(node: Node) -> dict[str, Any]:
-    """What the machine said of itself; all of it, empty, for one that was never seen."""
-    return asdict(node.facts or Facts())

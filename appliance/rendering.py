@@ -7,7 +7,7 @@ addresses to a whole cluster.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
@@ -65,12 +65,14 @@ class Renderer:
 
     def __init__(self) -> None:
         self._environment = _Environment()
-        self._compiled: OrderedDict[tuple[str, str], Template] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str, str], tuple[Template, frozenset[str]]] = OrderedDict()
 
-    def render(self, name: str, text: str, context: Mapping[str, Any]) -> str:
-        """`text` with everything in it filled in from `context`; `name` is what the file is called in messages.
-        Raises RenderFailed with the line."""
-        template = self._template(name, text)
+    def render(
+        self, name: str, text: str, context: Mapping[str, Any], struck: Callable[[str], str] = lambda text: text
+    ) -> str:
+        """`text` with everything in it filled in from `context`; `name` is what the file is called in messages, and
+        `struck` takes out of them what nobody may see. Raises RenderFailed with the line."""
+        template, _ = self._template(name, text)
         self._environment.rounds = 0
         pieces, size = [], 0
         try:
@@ -80,18 +82,18 @@ class Renderer:
                 if size > MAX_TEXT:
                     raise _TooMuch(f"it comes to more than {MAX_TEXT} characters")
         except Exception as error:  # whatever an expression of somebody's template may raise
-            line = _line(error, name)
-            raise RenderFailed(f"{name}, line {line}: {_said(error)}" if line else f"{name}: {_said(error)}") from None
+            line, said = _line(error, name), _said(error, struck)
+            raise RenderFailed(f"{name}, line {line}: {said}" if line else f"{name}: {said}") from None
         return "".join(pieces)
 
-    def names(self, text: str, word: str) -> bool:
-        """Whether a template speaks of `word`, a name it does not make itself. False for what is no template."""
+    def names(self, name: str, text: str) -> frozenset[str]:
+        """What a template speaks of, without what it makes itself; nothing if it is no template."""
         try:
-            return word in meta.find_undeclared_variables(self._environment.parse(text))
-        except TemplateSyntaxError:
-            return False
+            return self._template(name, text)[1]
+        except RenderFailed:
+            return frozenset()
 
-    def _template(self, name: str, text: str) -> Template:
+    def _template(self, name: str, text: str) -> tuple[Template, frozenset[str]]:
         key = name, text
         if key in self._compiled:
             self._compiled.move_to_end(key)
@@ -100,14 +102,15 @@ class Renderer:
             # The name is in the code that is compiled: tracebacks, and so _line, show it.
             code = self._environment.compile(text, name, name)
             template = Template.from_code(self._environment, code, dict(self._environment.globals))
+            names = frozenset(meta.find_undeclared_variables(self._environment.parse(text)))
         except TemplateSyntaxError as error:
             raise RenderFailed(f"{name}, line {error.lineno}: {error.message or 'not a template'}") from None
         except (RecursionError, ValueError, SyntaxError, OverflowError, MemoryError) as error:
             raise RenderFailed(f"{name}: {_said(error)}") from None
-        self._compiled[key] = template
+        self._compiled[key] = template, names
         if len(self._compiled) > KEPT:
             self._compiled.popitem(last=False)
-        return template
+        return template, names
 
 
 def _fold(names: Iterable[Any]) -> str:
@@ -126,6 +129,6 @@ def _line(error: BaseException, name: str) -> int:
     return line
 
 
-def _said(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+def _said(error: BaseException, struck: Callable[[str], str] = str) -> str:
+    text = " ".join(struck(str(error)).split()) or type(error).__name__
     return "".join(c if c.isprintable() else "?" for c in text)[:300]

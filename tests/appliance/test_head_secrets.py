@@ -130,3 +130,16 @@ def test_a_secret_shows_in_the_plan_and_nowhere_else(
     assert rack.store.read("SELECT value FROM secrets") == [(VALUE.encode(),)]
     for path in Path(rack.state).glob("gild.db*"):
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.parametrize("value", ["a'b\"c\nd-long-enough", "x" * 5000, "pässwörd-Ω-long", "tab\there\\back", "short"])
+def test_a_secret_of_any_shape_is_struck_out_of_what_fails(rack: Rack, value: str) -> None:
+    rack.head.secret_set("pw", value.encode())
+    rack.approved()
+    for bad in ("{{ cluster[secret('pw')] }}", "{{ {}[secret('pw')] }}", "{{ secret(secret('pw')) }}",
+                "{{ node[secret('pw') ~ 'x'] }}", "{{ node[secret('pw') | upper | lower] }}"):  # fmt: skip
+        put(rack.state / "profiles", "default/overlay/etc/bad.j2", bad)
+        with pytest.raises(Wrong) as caught:
+            rack.head.install(["node01"])
+        parts = [value, repr(value)[1:-1], *(value[at : at + 8] for at in range(max(1, len(value) - 7)))]
+        assert not [part for part in parts if part in str(caught.value)], bad
