@@ -33,27 +33,28 @@ def command(site: Site, /, answers: Path | None, print_: bool, yes: bool, **said
     """
     from appliance.wizard import answers as files
     from appliance.wizard.gather import Look
-    from appliance.wizard.steps import STEPS, kept, place, validated
+    from appliance.wizard.steps import kept, offered, place, validated
 
     if not yes and (said["erase"] is not None or said["until"] is not None):
         raise Wrong(f"--{'erase' if said['erase'] is not None else 'until'} is for --yes", "without it you are asked")
-    begin = place(said["step"]) if said["step"] is not None else None
-    until = place(said["until"]) if said["until"] is not None else len(STEPS) - 1
     given = files.load(answers) if answers is not None else {}
     known = {**files.load(site.paths.wizard), **given}
     facts = Look(site).facts(known)
     validated(facts, given)
     known = kept(facts, known)
+    steps = offered(facts)
+    begin = place(said["step"], steps) if said["step"] is not None else None
+    until = place(said["until"], steps) if said["until"] is not None else len(steps) - 1
     if print_:
-        print(files.template(STEPS, facts, known), end="")
+        print(files.template(steps, facts, known), end="")
     elif yes:
         from appliance.wizard.unattended import Unattended
 
-        Unattended(site, STEPS, known, erase=said["erase"], wait=said["wait"], until=until).run()
+        Unattended(site, steps, known, erase=said["erase"], wait=said["wait"], until=until).run()
     else:
         from appliance.wizard.terminal import Conversation
 
-        Conversation(site, STEPS, known, plain=said["plain"] or _simple()).run(begin)
+        Conversation(site, steps, known, plain=said["plain"] or _simple()).run(begin)
 
 
 def _simple() -> bool:

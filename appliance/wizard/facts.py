@@ -79,7 +79,8 @@ class Facts:
     preview: Row | None = None
     refused: tuple[str, str] = ("", "")
     services: tuple[str, ...] = ()  # tools whose service is installed on this machine
-    stale: Mapping[str, bool] = field(default_factory=dict)  # tool -> whether its files would change
+    told: frozenset[str] = frozenset()  # tools that were told of the nodes as they are, in this session
+    verbs: frozenset[str] = frozenset()  # commands that not every version has: "cluster test", "node load"
     tested: bool | None = None  # whether the last test of this session found nothing; None: there was none
     missing: frozenset[str] = frozenset()
     layout: tuple[Row, ...] | None = None  # of the file that the answers name

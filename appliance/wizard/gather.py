@@ -6,16 +6,19 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from appliance import systemd
 from appliance.doctor import diagnose
 from appliance.doctor_facts import gather as look_around
-from appliance.wizard.engine import Answers, word
-from appliance.wizard.facts import Facts, Image, Wire
+from appliance.wizard.engine import Answers, Plan, word
+from appliance.wizard.facts import Facts, Image, Row, Wire
 from appliance.wizard.install import ALL, refs
 from appliance.wizard.packages import KEYS
 from images.errors import GildError
@@ -45,9 +48,11 @@ class Look:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.tested: bool | None = None
+        self._told: dict[str, frozenset[tuple[str, str]]] = {}
+        self._verbs = _verbs()
+        self._sets = _sets(site.paths.sets)
         self._findings: tuple[dict[str, Any], ...] | None = None
         self._servers: dict[str, tuple[str, ...] | None] | None = None
-        self._stale: dict[str, bool] = {}
         self._images: tuple[tuple[object, ...], tuple[Image, ...]] = ((), ())
 
     def doctor(self) -> None:
@@ -73,9 +78,14 @@ class Look:
         with ThreadPoolExecutor(ASKED) as pool:
             self._servers = dict(zip(names[:ASKED], pool.map(servers, names[:ASKED]), strict=True))
 
-    def services(self, tools: tuple[str, ...]) -> None:
-        """Look whether the files of these tools would change."""
-        self._stale = {}
+    def ran(self, step: str, facts: Facts, plan: Plan, code: int) -> None:
+        """A step's plan was carried out, with that exit code: what only this session can know of it."""
+        if step == "check":
+            self.doctor()
+        elif step == "test":
+            self.tested = code == 0
+        elif step == "services" and not code:
+            self._told |= {act.words[1]: _known_nodes(facts.nodes) for act in plan.acts}
 
     def facts(self, answers: Answers, *, preview: bool = False) -> Facts:
         """Everything as it is now; with `preview` also what an installation would erase. Raises GildError if the
@@ -91,13 +101,14 @@ class Look:
             root=os.geteuid() == 0,
             service=self._service(),
             findings=self._findings,
-            wires=self._wires() if serving is None else (),
+            verbs=self._verbs,
+            wires=self._wires(),
             serving=serving,
             free=_free(paths.state),
             release=release.get("VERSION_CODENAME", ""),
             family=release.get("ID", ""),
             builder=_here("mmdebstrap"),
-            sets=_sets(paths.sets),
+            sets=self._sets,
             keys=_keys(Path.home() / ".ssh"),
             images=self._known_images(),
             profiles=self._asked("profiles") if serving else (),
@@ -107,7 +118,7 @@ class Look:
             preview=seen,
             refused=refused,
             services=tuple(tool for tool, program in PROGRAMS.items() if _here(program)),
-            stale=self._stale,
+            told=frozenset(tool for tool, known in self._told.items() if known == _known_nodes(nodes)),
             tested=self.tested,
             missing=_missing(answers),
             layout=layout,
@@ -173,6 +184,22 @@ class Look:
         if key != self._images[0]:
             self._images = key, tuple(_image(store, name) for name in store.images() if store.versions(name))
         return self._images[1]
+
+
+def _verbs() -> frozenset[str]:
+    """Those commands of this program that not every one of its versions has: "cluster test", "node load"."""
+    from appliance.cli.main import gild
+
+    context, found = click.Context(gild), set()
+    for noun in ("cluster", "node"):
+        group = gild.get_command(context, noun)
+        if isinstance(group, click.Group):
+            found |= {f"{noun} {verb}" for verb in group.list_commands(click.Context(group))}
+    return frozenset(found)
+
+
+def _known_nodes(nodes: Iterable[Row]) -> frozenset[tuple[str, str]]:
+    return frozenset((row["name"], row["address"]) for row in nodes if row["name"])
 
 
 def _image(store: Store, name: str) -> Image:

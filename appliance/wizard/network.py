@@ -56,6 +56,7 @@ class Network:
         wires = _sorted(facts)
         best = suggested(facts)
         usual = best.name if best else wires[0].name if wires else ""
+        usual = str(facts.serving["interface"]) if facts.serving else usual
         chosen = facts.wire(word(answers.get(self.name, {}), "interface") or usual)
         first = Question(
             "interface", "Interface", usual,

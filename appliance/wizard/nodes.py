@@ -60,7 +60,7 @@ class Nodes:
                      explain="The step is done when so many are approved."),
             Question("how", "Names", ORDER, (
                 Choice(ORDER, "in the order in which they were switched on", "", True),
-                Choice(LIST, "from a file: CSV, hosts or ethers", "MAC, name, address"),
+                *([Choice(LIST, "from a file: CSV, hosts or ethers")] if "node load" in facts.verbs else []),
                 Choice(PICK, "pick from those that wait"),
             ), explain="A file can be loaded before the machines are switched on."),
         ]  # fmt: skip
@@ -156,8 +156,8 @@ def quiet(facts: Facts) -> list[str]:
     if heard:
         return [f"  nobody waits; {count(heard, 'DHCP message')} heard: gild.pyz node list"]
     return [
-        f"  nobody has asked yet on {serving.get('interface', '?')}. Mostly: network boot is not first in its",
-        "  boot order; its cable is in another network; or the switch port waits (spanning tree, 30-50 s).",
+        f"  nobody has asked yet on {serving.get('interface', '?')}. Mostly: network boot is not first in a machine's boot"
+        " order; its cable is in another network; or the switch port waits (spanning tree, 30-50 s).",
     ]
 
 

@@ -42,26 +42,26 @@ class Services:
     )
 
     def status(self, facts: Facts, answers: Answers) -> Status:
-        """Done when no file of those that were chosen would change."""
+        """Done when those that were chosen were told, in this session: to tell them again changes nothing."""
         if not facts.approved:
             return Status(BLOCKED, "no node is approved: step 4")
         chosen = words(given(self, facts, answers), "tools")
         if not chosen:
             return Status(DONE, "none is wanted")
-        stale = [tool for tool in chosen if facts.stale.get(tool, True)]
+        stale = [tool for tool in chosen if tool not in facts.told]
         if stale:
-            return Status(OPEN, f"{', '.join(stale)} {'does' if len(stale) == 1 else 'do'} not know the nodes yet")
+            return Status(OPEN, f"to be told of the nodes: {', '.join(stale)}")
         return Status(DONE, ", ".join(chosen))
 
     def questions(self, facts: Facts, answers: Answers) -> tuple[Question, ...]:
         """Which tools."""
         return (
             Question(
-                "tools", "Services", [ALWAYS, *facts.services],
+                "tools", "Services", [name for name in (ALWAYS, *facts.services) if f"cluster {name}" in facts.verbs],
                 tuple(
                     Choice(name, text, "" if not package else "here" if name in facts.services else "not here",
                            name == ALWAYS or name in facts.services)
-                    for name, (text, package) in TOOLS.items()
+                    for name, (text, package) in TOOLS.items() if f"cluster {name}" in facts.verbs
                 ),
                 many=True, note="several with commas; - for none",
             ),

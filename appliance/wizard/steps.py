@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 
@@ -21,11 +22,20 @@ STEPS: tuple[Step, ...] = (
 )  # fmt: skip
 
 
-def place(name: str) -> int:
+# What a step cannot do without, and not every version of this program has.
+NEEDS = {"services": "cluster hosts", "test": "cluster test"}
+
+
+def offered(facts: Facts) -> tuple[Step, ...]:
+    """The steps that this program can do."""
+    return tuple(step for step in STEPS if NEEDS.get(step.name, "") in ("", *facts.verbs))
+
+
+def place(name: str, steps: Sequence[Step] = STEPS) -> int:
     """The place of the step of that name or number. Raises AnswerInvalid naming the nearest."""
-    if name.isdecimal() and int(name) < len(STEPS):
+    if name.isdecimal() and int(name) < len(steps):
         return int(name)
-    names = [step.name for step in STEPS]
+    names = [step.name for step in steps]
     if name in names:
         return names.index(name)
     near = get_close_matches(name, names, 1)

@@ -74,11 +74,8 @@ class Unattended:
         if plan.erasure is not None:
             self._allowed(plan.erasure)
         code = acting.carry_out(self.site, plan, lambda question: True)
-        if step.name == "check":
-            self.look.doctor()
-        elif step.name == "test":
-            self.look.tested = code == 0
-        elif code:
+        self.look.ran(step.name, facts, plan, code)
+        if code and step.name not in ("check", "test"):
             raise Wrong(f"step {step.name}: its command ended with {code}", "what it said stands above")
 
     def _allowed(self, erasure: Erasure) -> None:
