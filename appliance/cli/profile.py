@@ -160,6 +160,9 @@ def render(site: Site, /, node: str, file: str | None, other: str | None, json_:
     )  # fmt: skip
     for script in told["scripts"]:
         print(f"script {script['name']}, {script['size']} bytes, at most {script['seconds']} s, from {script['from']}")
+    for row in told["files"]:
+        if row["trouble"]:
+            print(f"! /{show.plain(row['path'])}: {show.plain(row['trouble'])}")
     if told["trouble"]:
         raise Wrong(told["trouble"], "it cannot be installed like that; nothing was done")
     return None
@@ -203,8 +206,7 @@ def _out(told: dict[str, str]) -> None:
 
 def _shown(row: dict[str, Any]) -> str:
     words = {"link": f" -> {row['target']}", "folder": "/", "secret": " (secret)", "template": " (template)"}
-    trouble = f"  !! {row['trouble']}" if row["trouble"] else ""
-    return show.safe(f"/{row['path']}{words.get(row['kind'], '')}{trouble}")
+    return show.safe(f"{'! ' if row['trouble'] else ''}/{row['path']}{words.get(row['kind'], '')}")
 
 
 def _from(row: dict[str, Any]) -> str:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance import overlays
 from appliance.overlays import Entry, OverlayInvalid, overlay, read, read_piece, scripts
@@ -115,6 +118,19 @@ def test_an_overlay_toml_that_is_wrong(tmp_path: Path, toml: str, words: str) ->
     with pytest.raises(OverlayInvalid) as caught:
         overlay(tmp_path, ["c"])
     assert words in caught.value.message and "\n" not in caught.value.message
+
+
+@given(st.text(alphabet='[]"=*/ \netcmodswnrskip.truefals0123456789', max_size=60))
+def test_an_overlay_toml_is_read_or_refused(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        put(Path(folder), "c/overlay/etc/motd")
+        put(Path(folder), "c/overlay.toml", text)
+        try:
+            found = overlay(Path(folder), ["c"])
+        except OverlayInvalid as error:
+            assert "\n" not in error.message
+        else:
+            assert {entry.path for entry in found} <= {"etc/motd"} or "secret" in text
 
 
 def test_what_no_node_can_get(tmp_path: Path) -> None:
