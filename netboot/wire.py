@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from images.errors import GildError
 
 # Version of every message between agent and head. An agent and a head of different versions say so and stop.
-WIRE = 1
+WIRE = 2
 MAX_MESSAGE = 4 * 1024 * 1024  # bytes: a node with hundreds of disks and NICs stays far below it
 MAX_TEXT = 65536  # characters of one text field
 MAX_ITEMS = 4096  # entries of one list or object

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from netboot.report import HELLO, HOME, NEXT, PLAN, PROOF_HEADER, REPORT, Ack, Answer, Do, Facts, Hello, Phase, Report
-from netboot.wire import decode, encode
+from netboot.wire import WIRE, decode, encode
 
 
 def test_addresses_and_words_are_part_of_the_protocol() -> None:
@@ -24,5 +24,5 @@ def test_an_empty_report_and_an_empty_ack_are_valid() -> None:
 
 def test_a_hello_says_its_wire_version_and_no_secret_but_the_token() -> None:
     body = json.loads(encode(Hello("52:54:00:00:77:01", Facts())))
-    assert body["wire"] == 1 and body["token"] == ""
+    assert body["wire"] == WIRE and body["token"] == ""
     assert "session" not in body and "session" in json.loads(encode(Answer(Do.WAIT)))
