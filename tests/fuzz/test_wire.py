@@ -12,11 +12,11 @@ from pathlib import Path
 
 from netboot.capture import Ask, CapturePlan, Choice, End, Lacking, Offer
 from netboot.plan import InstallPlan
-from netboot.report import Ack, Answer, Hello, Next, PlanAsk, Report
+from netboot.report import Ack, Answer, FileAsk, Hello, Next, PlanAsk, Report
 from netboot.wire import WireInvalid, decode, encode
 
 CORPUS = Path(__file__).parent / "corpus" / "wire"
-KINDS = (Hello, Answer, Next, PlanAsk, Report, Ack, InstallPlan, CapturePlan, Offer, Choice, Ask, Lacking, End)
+KINDS = (Hello, Answer, Next, PlanAsk, FileAsk, Report, Ack, InstallPlan, CapturePlan, Offer, Choice, Ask, Lacking, End)
 # What JSON is made of, and values at the edges of every type.
 PIECES = (
     b"{", b"}", b"[", b"]", b",", b":", b'"', b"null", b"true", b"-1", b"0.5", b"1e999", b"NaN", b"-Infinity",
