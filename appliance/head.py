@@ -88,6 +88,7 @@ class Head:
         self.profiles = self._profiles.profiles
         self.profile = self._profiles.profile
         self.profile_values = self._profiles.profile_values
+        self.node_values = self._profiles.node_values
         self.profile_set = self._profiles.profile_set
         self.profile_remove = self._profiles.profile_remove
         self.render = self._overlays.render

@@ -48,7 +48,14 @@ class Profiles:
         """What nodes of a profile get: `values` are [field, text, where it comes from], `chain` the profiles it is made
         of, the farthest parent first, `nodes` who has it. Raises Unknown, ProfileInvalid."""
         self._found(name)
-        whole = wanted.wanted(name, self.roster.profiles)
+        return self._told(wanted.wanted(name, self.roster.profiles))
+
+    def node_values(self, ref: str) -> dict[str, Any]:
+        """The same of what one node gets, by itself and its profile. Raises Unknown, ProfileInvalid."""
+        return self._told(self.roster.wanted(self.roster.find(ref)))
+
+    def _told(self, whole: wanted.Wanted) -> dict[str, Any]:
+        name = whole.profile.name
         return {
             "name": name,
             "chain": list(whole.chain),

@@ -41,17 +41,20 @@ def list_(site: Site, /, json_: bool) -> None:
 
 
 @command.command("show")
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--node", metavar="NODE", help="What this node gets, by itself and its profile.")
 @JSON
 @click.pass_obj
-def show_(site: Site, /, name: str, json_: bool) -> None:
+def show_(site: Site, /, name: str | None, node: str | None, json_: bool) -> None:
     """What the nodes of a profile get, and from where.
 
     With --json it is what `profile set --from` reads back.
     """
+    if (name is None) == (node is None):
+        raise Wrong("name a profile, or a node with --node", "see: gild.pyz profile list")
+    told = site.client.get("nodes", node, "values") if node else site.client.get("profiles", str(name), "values")
     if json_:
-        return show.as_json(site.client.get("profiles", name))
-    told = site.client.get("profiles", name, "values")
+        return show.as_json(told if node else site.client.get("profiles", str(name)))
     edits = [[f"edit {edit['edit']}", json.dumps(edit["options"]), f"from profile {edit['from']}"]
              for edit in told["edits"]]  # fmt: skip
     show.table(

@@ -23,6 +23,7 @@ class ProfileApi:
             web.get("/profiles/{name}/values", self.values),
             web.post("/profiles/{name}", self.set),
             web.post("/profiles/{name}/remove", self.remove),
+            web.get("/nodes/{ref}/values", self.node_values),
             web.get("/nodes/{ref}/render", self.render),
         ]
 
@@ -37,6 +38,10 @@ class ProfileApi:
     async def values(self, request: web.Request) -> web.Response:
         """What nodes of a profile get, and where each value comes from."""
         return web.json_response(self.head.profile_values(request.match_info["name"]))
+
+    async def node_values(self, request: web.Request) -> web.Response:
+        """What one node gets, and where each value comes from."""
+        return web.json_response(self.head.node_values(request.match_info["ref"]))
 
     async def set(self, request: web.Request) -> web.Response:
         """Make or change a profile."""

@@ -40,6 +40,8 @@ def test_what_a_profile_inherits_gets_to_the_plan_and_a_nodes_own_counts_more(ra
     edits = {edit.edit: edit.options for edit in plan.edits}
     assert edits["resolv"] == {"dns": ["10.9.9.9"], "domain": "cluster.internal"}
     assert rack.head.node("node01")["own"] == {"cmdline": "mitigations=off", "verify": "none"}
+    told = {key: (value, origin) for key, value, origin in rack.head.node_values("node01")["values"]}
+    assert told["cmdline"] == ("mitigations=off", "from node") and told["finish"] == ("reboot", "from profile base")
     assert "cmdline mitigations=off, verify none" in rack.timeline("node01")
     rack.stop()
     rack.start()

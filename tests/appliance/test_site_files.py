@@ -126,6 +126,7 @@ def test_from_an_editor_to_a_node(head: Served, say: Callable[..., tuple[int, st
         agent(lambda link: link.file("opt/large.bin", stamp, 0))
     for arguments in (("node", "show", "login1"), ("node", "show", "login1", "--json"), ("node", "log", "login1"),
                       ("status",), ("secret", "list"), ("profile", "show", "login"), ("node", "list", "--json"),
-                      ("backup", str(tmp_path / "b.tar")), ("profile", "show", "login", "--json")):  # fmt: skip
+                      ("backup", str(tmp_path / "b.tar")), ("profile", "show", "login", "--json"),
+                      ("profile", "show", "--node", "login1")):  # fmt: skip
         did(*arguments)
     assert SECRET not in "".join(output) and SECRET not in head.log

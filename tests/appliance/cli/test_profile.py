@@ -59,6 +59,9 @@ def test_a_file_that_is_no_profile(say: Say, tmp_path: Path, text: bytes) -> Non
     ("arguments", "code", "word"),
     [
         (("show", "none"), 3, "profiles: "),
+        (("show",), 1, "name a profile"),
+        (("show", "default", "--node", "x"), 1, "name a profile"),
+        (("show", "--node", "nobody"), 3, "nobody"),
         (("set", "x", "--image", "none"), 3, "none"),
         (("set", "x", "--disk", "sda"), 1, "sda"),
         (("set", "x", "--finish", "explode"), 2, "kexec"),
