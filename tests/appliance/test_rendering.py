@@ -7,6 +7,12 @@ from appliance.rendering import MAX_TEXT, Renderer, RenderFailed
 FACTS = {"node": {"name": "node01"}, "names": ["n01", "n02", "n03"], "rows": {"a": 1}, "big": range(5000)}
 
 
+@pytest.fixture(autouse=True)
+def fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as a test has time for."""
+    monkeypatch.setattr("appliance.rendering.MAX_ROUNDS", 60_000)
+
+
 def render(text: str) -> str:
     return Renderer().render("etc/x.j2", text, FACTS)
 
@@ -62,7 +68,7 @@ def test_a_slip_of_the_pen_does_not_stop_the_head(text: str) -> None:
 def test_loops_are_counted_for_each_rendering_alone() -> None:
     renderer = Renderer()
     for _ in range(4):
-        loop = "{% for a in big %}{% for b in range(100) %}{% endfor %}{% endfor %}"
+        loop = "{% for a in big %}{% for b in range(10) %}{% endfor %}{% endfor %}"
         assert renderer.render("x", loop, FACTS) == ""
 
 
