@@ -21,23 +21,21 @@ from appliance.wizard.engine import Answers, Plan, word
 from appliance.wizard.facts import Facts, Image, Row, Wire
 from appliance.wizard.install import ALL, refs
 from appliance.wizard.packages import KEYS
+from appliance.wizard.shelf import tagged
 from images.errors import GildError
-from images.manifest import Manifest
+from images.sources.recipetables import public_key
 from netboot.udp import interfaces
 
 if TYPE_CHECKING:
     from appliance.cli.main import Site
-    from images.store import Store
 
 ASKED = 8  # interfaces that are asked for other DHCP servers at once
 MOST_WIRES, MOST_KEYS = 32, 16
-LOCKED = "nobody can log in"  # the check of images.checks.logins
 # Tool -> a program that is there where its service is.
 PROGRAMS = {
     "slurm": "slurmctld", "pbs": "pbs_server", "sge": "sge_qmaster", "ansible": "ansible", "genders": "nodeset",
 }  # fmt: skip
 PATHS = (("image", "recipe"), ("image", "path"), ("packages", "layout"), ("nodes", "file"))
-PUBLIC = re.compile(r"(ssh|ecdsa|sk)-[!-~]+ [A-Za-z0-9+/=]+( .*)?")
 OS_RELEASE = re.compile(r'(?m)^(ID|VERSION_CODENAME)="?([a-z0-9._-]{1,40})"?$')
 
 
@@ -182,7 +180,7 @@ class Look:
         store = self.site.store
         key = tuple((name, store.tag(name), *store.versions(name)) for name in store.images())
         if key != self._images[0]:
-            self._images = key, tuple(_image(store, name) for name in store.images() if store.versions(name))
+            self._images = key, tuple(tagged(store, name) for name in store.images() if store.versions(name))
         return self._images[1]
 
 
@@ -200,29 +198,6 @@ def _verbs() -> frozenset[str]:
 
 def _known_nodes(nodes: Iterable[Row]) -> frozenset[tuple[str, str]]:
     return frozenset((row["name"], row["address"]) for row in nodes if row["name"])
-
-
-def _image(store: Store, name: str) -> Image:
-    numbers = store.versions(name)
-    manifests = {number: store.load(f"{name}:{number}")[0] for number in numbers}
-    tagged = manifests.get(store.tag(name), manifests[numbers[-1]])
-    checks = [check for check in tagged.checks if check.get("found")]
-    return Image(
-        name,
-        tagged.version,
-        numbers[-1],
-        str(tagged.system.get("pretty", "")),
-        str(tagged.system.get("id", "")),
-        str(tagged.source.get("recipe", "")),
-        any(check["name"] == LOCKED for check in checks),
-        tuple(str(check["name"]) for check in checks if check.get("severity") == "error"),
-        frozenset(piece for manifest in manifests.values() for piece in _edited(manifest)),
-    )
-
-
-def _edited(manifest: Manifest) -> list[str]:
-    command = manifest.source.get("command", [])
-    return [str(piece) for piece in command] if isinstance(command, list) else []
 
 
 def _layout(path: str) -> tuple[tuple[dict[str, Any], ...] | None, str]:
@@ -249,8 +224,14 @@ def _keys(folder: Path) -> tuple[str, ...]:
         files = sorted(folder.glob("*.pub"))[:MOST_KEYS]
     except OSError:
         return ()
-    lines = [_text(path).strip() for path in files]
-    return tuple(dict.fromkeys(line for line in lines if PUBLIC.fullmatch(line) and line.isprintable()))
+    return tuple(dict.fromkeys(line for line in (_text(path).strip() for path in files) if _public(line)))
+
+
+def _public(line: str) -> bool:
+    try:
+        return bool(public_key(line, "key"))
+    except GildError:
+        return False
 
 
 def _keyed(folder: Path) -> frozenset[str]:

@@ -155,10 +155,11 @@ def quiet(facts: Facts) -> list[str]:
     heard = sum(serving.get("dhcp", {}).values())
     if heard:
         return [f"  nobody waits; {count(heard, 'DHCP message')} heard: gild.pyz node list"]
-    return [
-        f"  nobody has asked yet on {serving.get('interface', '?')}. Mostly: network boot is not first in a machine's boot"
-        " order; its cable is in another network; or the switch port waits (spanning tree, 30-50 s).",
-    ]
+    why = (
+        "network boot is not first in a machine's boot order; its cable is in another network; or the switch port waits"
+        " (spanning tree, 30-50 s)"
+    )
+    return [f"  nobody has asked yet on {serving.get('interface', '?')}. Mostly: {why}."]
 
 
 def machine(row: Row) -> str:

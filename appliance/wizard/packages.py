@@ -22,6 +22,7 @@ from appliance.wizard.facts import Facts, Image, Row
 from appliance.wizard.image import BUILD
 from appliance.wizard.recipes import NO_KEY, login_keys, recipe_file
 from images.errors import GildError
+from images.sources.recipetables import public_key
 from netboot.profile import parse_rule, rule_text
 
 DEFAULT = "default"
@@ -125,6 +126,8 @@ class Packages:
             found.append(Problem(facts.layout_trouble, f"gild.pyz layout check {layout}"))
         try:
             parse_rule(word(values, "disk"))
+            for key in login_keys(facts, answers):
+                public_key(key, "login key")
         except GildError as error:
             found.append(Problem(error.message, error.hint))
         locked = image.locked or _rebuild(facts, answers, image) is not None
