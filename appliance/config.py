@@ -99,6 +99,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("names", "node{n:02}", _pattern, "pattern for the names of approved machines"),
     Setting("finish", "kexec", _choice("kexec", "reboot", "poweroff"), "how a written machine starts its new system"),
     Setting("verify", "sample", _choice("none", "sample", "full"), "how much of the disk is read back after writing"),
+    Setting("slurm", "off", _choice("on", "off"), "whether DNS names this head as the Slurm controller, for nodes that"
+            " have no slurm.conf (SRV record of _slurmctld._tcp, port 6817)"),
     Setting("http_port", 80, _number(1, 65535), "port of boot files and image packs"),
     Setting("https_port", 443, _number(1, 65535), "port the installer reports to"),
     Setting("dhcp_check", "on", _choice("on", "off"), "whether to look for other DHCP servers and not be the second"),
@@ -128,6 +130,7 @@ class Config:
     names: str
     finish: str
     verify: str
+    slurm: str
     http_port: int
     https_port: int
     dhcp_check: str

@@ -24,6 +24,7 @@ from netboot.order import Order, close
 from netboot.profile import DEFAULT, Profile, ProfileInvalid
 from netboot.wanted import Wanted, wanted
 
+SERVICES = {"_slurmctld._tcp": 6817}  # Slurm's own default (slurm.conf(5), SlurmctldPort)
 MAX_STRANGERS = 1000  # machines in the waiting room; past it the one unseen for longest makes room
 
 
@@ -265,6 +266,7 @@ class Roster:
                 names,
                 (self.config.network,),
                 self._serial & 0xFFFFFFFF,
+                SERVICES if self.config.slurm == "on" else {},
             )
         return self._zone
 

@@ -3,6 +3,9 @@
 Authoritative only: outside its zones, and to anyone outside the cluster's networks, it refuses, so it is no open
 resolver and has no cache to poison. dnslib reads and writes the messages; besides its DNSError it raises
 UnicodeDecodeError, struct.error and more for bad packets (found by fuzzing), so everything is caught here.
+
+What nodes ask all day, a name for its address and an address for its name, is answered from a table of ready-made
+records: 7 us instead of 230 (measured), and the same bytes of meaning as dnslib would give.
 """
 
 from __future__ import annotations
@@ -21,8 +24,13 @@ TTL = 60  # seconds: a node that changes its address is found again within a min
 NEGATIVE_TTL = 10  # seconds: names appear as nodes are added
 
 FORMERR, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 1, 3, 4, 5, 16
-_A, _NS, _SOA, _PTR, _OPT, _IXFR, _AXFR, _ANY, _IN = 1, 2, 6, 12, 41, 251, 252, 255, 1
+_A, _NS, _SOA, _PTR, _SRV, _OPT, _IXFR, _AXFR, _ANY, _IN = 1, 2, 6, 12, 33, 41, 251, 252, 255, 1
 _HEADER = struct.Struct("!6H")
+_RECORD = struct.Struct("!HHHLH")  # a pointer to the question's name, type, class, TTL, length of the data
+_QUESTION_NAME = 0xC000 | 12  # RFC 1035 section 4.1.4
+_ECHOED = 0x0110  # flags of a question that stand in its answer: recursion desired, checking disabled (RFC 4035)
+_EDNS = b"\0" + struct.pack("!HHLH", 41, MAX_UDP, 0, 0)
+MAX_SOURCES = 4096  # addresses remembered as being in a network or not
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Zone:
     names: Mapping[str, str] = field(default_factory=dict)
     networks: tuple[IPv4Network, ...] = ()
     serial: int = 1
+    services: Mapping[str, int] = field(default_factory=dict)  # "_slurmctld._tcp" -> the head's port for it (RFC 2782)
 
     @cached_property
     def forward(self) -> dict[str, str]:
@@ -51,7 +60,7 @@ class Zone:
     def empty_names(self) -> frozenset[str]:
         """Names that exist only because something stands below them ("rack1" of "n1.rack1"): RFC 8020."""
         parents = set()
-        for name in self.forward:
+        for name in (*self.forward, *self.service_ports):
             while (name := name.partition(".")[2]) and name != self.domain.lower():
                 parents.add(name)
         return frozenset(parents)
@@ -64,6 +73,31 @@ class Zone:
             table.setdefault(address, name)
         table[self.head_ip] = self.head
         return table
+
+    @cached_property
+    def service_ports(self) -> dict[str, int]:
+        """Full lower-case name of a service -> port."""
+        return {f"{name}.{self.domain}".lower(): port for name, port in self.services.items()}
+
+    @cached_property
+    def ready(self) -> dict[bytes, bytes]:
+        """The question of an address or a name as it comes over the wire, in lower case -> the record that answers
+        it."""
+        table: dict[bytes, bytes] = {}
+        for name, address in self.forward.items():
+            data = IPv4Address(address).packed
+            table[_wire(name) + _TYPE[_A]] = _RECORD.pack(_QUESTION_NAME, _A, _IN, TTL, len(data)) + data
+        for address, name in self.reverse.items():
+            if self.covers(IPv4Address(address)):
+                data = _wire(name)
+                key = _wire(".".join(reversed(address.split("."))) + ".in-addr.arpa") + _TYPE[_PTR]
+                table[key] = _RECORD.pack(_QUESTION_NAME, _PTR, _IN, TTL, len(data)) + data
+        return table
+
+    @cached_property
+    def sources(self) -> dict[str, bool]:
+        """Who has asked, and whether that address lies in one of the networks; filled as they ask."""
+        return {}
 
     @cached_property
     def head(self) -> str:
@@ -84,11 +118,12 @@ def answer(query: bytes, zone: Zone, source_ip: str, tcp: bool) -> bytes | None:
     _, flags, questions, answers, authorities, additional = _HEADER.unpack_from(query)
     if flags & 0x8000:
         return None
-    try:
-        if not zone.covers(IPv4Address(source_ip)):
-            return _bare(query, REFUSED)
-    except ValueError:
+    if not _from_cluster(zone, source_ip):
         return _bare(query, REFUSED)
+    if questions == 1 and not (flags & 0x7A00 or answers or authorities) and additional < 2:
+        reply = _quick(query, zone, flags, additional)
+        if reply is not None:
+            return reply
     if flags & 0x7800:  # opcode other than QUERY
         return _bare(query, NOTIMP)
     # Counted before parsing: 65,535 claimed records are refused without a look at them.
@@ -100,6 +135,48 @@ def answer(query: bytes, zone: Zone, source_ip: str, tcp: bool) -> bytes | None:
         return _bare(query, FORMERR)
 
 
+def _from_cluster(zone: Zone, source_ip: str) -> bool:
+    known = zone.sources.get(source_ip)
+    if known is None:
+        try:
+            known = zone.covers(IPv4Address(source_ip))
+        except ValueError:
+            known = False
+        if len(zone.sources) >= MAX_SOURCES:
+            zone.sources.clear()
+        zone.sources[source_ip] = known
+    return known
+
+
+def _quick(query: bytes, zone: Zone, flags: int, additional: int) -> bytes | None:
+    """The answer from the table, or None if the question is not in it or anything about the message is unusual."""
+    end = query.find(b"\0", _HEADER.size) + 5  # the name's last byte, type and class; names of ours hold no zero byte
+    rest = query[end:]
+    if additional:
+        # An OPT record of version 0, at the very end (RFC 6891 section 6.1.2).
+        plain = (
+            len(rest) >= 11 and rest[:3] == b"\0\0\x29" and not rest[6] and len(rest) == 11 + (rest[9] << 8 | rest[10])
+        )
+        if not plain or rest[5]:
+            return None
+    elif rest:
+        return None
+    name = query[_HEADER.size : end - 4]
+    record = zone.ready.get(name.lower() + query[end - 4 : end])
+    if record is None:
+        return None
+    head = query[:2] + struct.pack("!5H", 0x8400 | flags & _ECHOED, 1, 1, 0, additional)
+    return head + query[_HEADER.size : end] + record + (_EDNS if additional else b"")
+
+
+def _wire(name: str) -> bytes:
+    """A lower-case name as it stands in a message, without compression."""
+    return b"".join(bytes((len(label),)) + label.encode() for label in name.split(".")) + b"\0"
+
+
+_TYPE = {kind: struct.pack("!HH", kind, _IN) for kind in (_A, _PTR)}
+
+
 def _answer(query: bytes, zone: Zone, tcp: bool) -> bytes:
     from dnslib import EDNS0, DNSRecord  # here: 26 ms that only a serving head should pay
 
@@ -108,7 +185,8 @@ def _answer(query: bytes, zone: Zone, tcp: bool) -> bytes:
     if len(options) > 1:  # RFC 6891 section 6.1.1
         return _bare(query, FORMERR)
     reply = asked.reply(ra=0, aa=0)
-    reply.header.rcode = reply.header.tc = 0  # dnslib copies these from the question, where they mean nothing
+    # dnslib copies all flags from the question, where most of them mean nothing.
+    reply.header.bitmap = 0x8000 | reply.header.bitmap & _ECHOED
     edns, limit = None, MAX_PLAIN
     if options:
         edns = EDNS0(udp_len=MAX_UDP)
@@ -135,10 +213,12 @@ def _fill(reply: Any, question: Any, zone: Zone) -> None:
         return
     apex = _apex(name, zone)
     if apex is None:
-        reply.header.rcode = REFUSED
+        # slurmd asks for the bare `_slurmctld._tcp.` before it goes through its search domains, twice if it is refused.
+        # There is no top-level domain that begins with an underscore.
+        reply.header.rcode = NXDOMAIN if name.rpartition(".")[2].startswith("_") else REFUSED
         return
     reply.header.aa = 1
-    from dnslib import NS, PTR, RR, A
+    from dnslib import NS, PTR, RR, SRV, A
 
     exists = name == apex or name in zone.empty_names
     records: list[tuple[int, Any]] = []
@@ -146,6 +226,8 @@ def _fill(reply: Any, question: Any, zone: Zone) -> None:
         records = [(_SOA, _soa(zone)), (_NS, NS(zone.head))]
     elif name in zone.forward:
         exists, records = True, [(_A, A(zone.forward[name]))]
+    elif name in zone.service_ports:
+        exists, records = True, [(_SRV, SRV(0, 0, zone.service_ports[name], zone.head))]
     elif (address := _reverse_address(name)) is not None and (host := zone.reverse.get(str(address))):
         exists, records = True, [(_PTR, PTR(host))]
     elif name.endswith(".in-addr.arpa") and address is None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
-from dnslib import CLASS, EDNS0, QTYPE, DNSHeader, DNSQuestion, DNSRecord
+from dnslib import CLASS, EDNS0, QTYPE, DNSBuffer, DNSHeader, DNSQuestion, DNSRecord
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netboot.dns import Zone, answer
 
@@ -18,6 +21,7 @@ ZONE = Zone(
     {"n1": "10.77.0.100", "N2": "10.77.0.101", "a.rack1": "10.77.0.102"},
     (IPv4Network("10.77.0.0/24"), IPv4Network("10.80.0.0/20"), IPv4Network("192.168.7.64/26")),
     serial=42,
+    services={"_slurmctld._tcp": 6817},
 )
 
 
@@ -53,6 +57,7 @@ def found(reply: Any) -> list[str]:
         ("100.0.77.10.in-addr.arpa", "PTR", ["PTR n1.cluster.internal."]),
         ("1.0.77.10.in-addr.arpa", "PTR", ["PTR head.cluster.internal."]),
         ("0.77.10.in-addr.arpa", "NS", ["NS head.cluster.internal."]),
+        ("_slurmctld._tcp.cluster.internal", "SRV", ["SRV 0 0 6817 head.cluster.internal."]),
     ],
 )
 def test_names_of_the_zone(name: str, kind: str, records: list[str]) -> None:
@@ -163,12 +168,12 @@ def test_edns() -> None:
 def test_answers_that_do_not_fit_are_marked_and_fit_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
     # No name of this zone makes an answer that long, so the limit is brought down to one.
     monkeypatch.setattr("netboot.dns.MAX_PLAIN", 40)
-    asked = query("n1.cluster.internal")
+    asked = query("cluster.internal", "NS")
     cut = answer(asked, ZONE, NODE, False)
     whole = answer(asked, ZONE, NODE, True)
     assert cut is not None and whole is not None
     assert DNSRecord.parse(cut).header.tc == 1 and DNSRecord.parse(cut).rr == []
-    assert DNSRecord.parse(whole).header.tc == 0 and found(DNSRecord.parse(whole)) == ["A 10.77.0.100"]
+    assert DNSRecord.parse(whole).header.tc == 0 and found(DNSRecord.parse(whole)) == ["NS head.cluster.internal."]
 
 
 @pytest.mark.parametrize(
@@ -198,3 +203,58 @@ def test_names_with_bytes_that_are_no_text() -> None:
     data = query("xx.cluster.internal").replace(b"\x02xx", b"\x02\xff\xc3")
     reply = answer(data, ZONE, NODE, False)
     assert reply is not None and reply[3] & 15 in (1, 3)
+
+
+def test_a_service_asked_for_without_a_domain_is_denied_and_not_refused() -> None:
+    """slurmd asks a second time, and waits, where it is refused."""
+    assert ask("_slurmctld._tcp", "SRV").header.rcode == 3
+    assert ask("_ldap._tcp.example.org", "SRV").header.rcode == 5
+
+
+def slow(question: bytes, zone: Zone) -> bytes | None:
+    """The answer dnslib makes, without the table of ready ones."""
+    bare = replace(zone)
+    bare.__dict__["ready"] = {}
+    return answer(question, bare, NODE, False)
+
+
+NAMES = st.sampled_from([
+    "n1.cluster.internal", "N1.clUSter.internal", "n2.cluster.internal", "head.cluster.internal",
+    "nobody.cluster.internal", "100.0.77.10.in-addr.arpa", "1.0.77.10.IN-ADDR.arpa", "9.0.77.10.in-addr.arpa",
+    "a.rack1.cluster.internal", "_slurmctld._tcp.cluster.internal", "_tcp.cluster.internal", "example.org",
+])  # fmt: skip
+
+
+@given(
+    NAMES,
+    st.sampled_from(["A", "PTR", "AAAA", "SRV", "HTTPS", "ANY", "NS"]),
+    st.integers(0, 0xFFFF),
+    st.one_of(st.none(), st.integers(0, 9000)),
+    st.integers(0, 3),
+    st.binary(max_size=3),
+)
+def test_a_ready_answer_means_what_dnslib_says(
+    name: str, kind: str, flags: int, udp_len: int | None, version: int, rest: bytes
+) -> None:
+    edns: dict[str, Any] = {} if udp_len is None else {"udp_len": udp_len, "version": version // 3}
+    asked = bytearray(query(name, kind, **edns) + (rest if version == 2 else b""))
+    asked[2:4] = flags.to_bytes(2, "big")
+    quick, careful = answer(bytes(asked), ZONE, NODE, False), slow(bytes(asked), ZONE)
+    if quick is None or careful is None:
+        assert quick is careful is None
+    elif len(quick) == 12 or len(careful) == 12:
+        assert quick == careful
+    else:
+        assert quick[:12] == careful[:12]
+        ours, theirs = DNSRecord.parse(quick), DNSRecord.parse(careful)
+        assert (ours.q, ours.rr, ours.auth) == (theirs.q, theirs.rr, theirs.auth)
+        assert [record.pack(DNSBuffer()) for record in ours.ar] == [record.pack(DNSBuffer()) for record in theirs.ar]
+
+
+def test_who_asks_is_remembered_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netboot.dns.MAX_SOURCES", 10)
+    zone = replace(ZONE)
+    for n in range(100):
+        assert ask("n1.cluster.internal", source=f"10.77.0.{n}", zone=zone).rr
+        assert ask("n1.cluster.internal", source=f"10.99.0.{n}", zone=zone).header.rcode == 5
+    assert len(zone.sources) <= 10
