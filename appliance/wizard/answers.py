@@ -8,8 +8,9 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from appliance.wizard.engine import AnswerInvalid, Answers, Step, Value
+from appliance.wizard.engine import Answers, Step, Value
 from appliance.wizard.facts import Facts
+from appliance.wizard.reading import AnswerInvalid
 from images.disk import disk_errors
 
 MOST = 1 << 20  # bytes of a file of answers

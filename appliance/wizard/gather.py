@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance import systemd
+from appliance.config import parse
 from appliance.doctor import diagnose
 from appliance.doctor_facts import gather as look_around
 from appliance.wizard.engine import Answers, Plan, word
@@ -59,10 +60,20 @@ class Look:
         found = diagnose(look_around(self.site.paths, os.environ, {"interface": ""}, pid))
         self._findings = tuple(asdict(finding) for finding in found)
 
+    @property
+    def asks_wires(self) -> bool:
+        """Whether `ask_wires` would ask anybody."""
+        if self._servers is not None or os.geteuid() or self._serving() is not None:
+            return False
+        try:
+            return parse(_text(self.site.paths.settings), os.environ, {}).dhcp_check == "on"
+        except GildError:
+            return True
+
     def ask_wires(self) -> None:
         """Ask for other DHCP servers on every interface that nodes could be on, as `gild.pyz probe dhcp` does, all at
-        once; 5 s. Once a session, and not where a head serves already."""
-        if self._servers is not None or os.geteuid() or self._serving() is not None:
+        once; 5 s. Once a session, and not where a head serves already, or the settings say not to look."""
+        if not self.asks_wires:
             return
         from appliance.probing import ask
 

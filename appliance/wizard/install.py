@@ -92,7 +92,8 @@ class Install:
         rows = _rows(facts)
         digest = str(facts.preview["digest"]) if facts.preview else ""
         act = Act(("node", "install", *which), sure=("--yes", "--expect", digest))
-        erasure = Erasure(rows, digest, *danger(rows, [image.name for image in facts.images]))
+        foreign, typed = danger(rows, [image.name for image in facts.images])
+        erasure = Erasure(rows, digest, foreign, typed)
         effect = (
             f"erase {count(len(rows), 'disk')} and install, at the next boot of each; those that wait begin at once."
         )
@@ -114,23 +115,21 @@ def refs(text: str) -> tuple[str, ...]:
     return ("--all",) if text == ALL else words({"nodes": text}, "nodes")
 
 
-def danger(rows: Iterable[Row], ours: Iterable[str]) -> tuple[bool, str]:
-    """Whether the number of disks has to be typed, and why: something on one of them that is not ours, or that nobody
-    has seen; or very many of them. `ours` are the names of the images of this head."""
-    rows = list(rows)
-    foreign = [row for row in rows if not _ours(row["content"], ours)]
+def danger(rows: Iterable[Row], ours: Iterable[str]) -> tuple[frozenset[str], str]:
+    """The nodes whose disk holds something that is not ours, or that nobody has seen; and why the number of disks has
+    to be typed, "" where a yes is enough. `ours` are the names of the images of this head."""
+    rows, known = list(rows), set(ours)
+    foreign = frozenset(row["node"] for row in rows if not _ours(row["content"], known))
     if foreign:
-        holds = "holds something gild did not write" if len(foreign) == 1 else "hold something gild did not write"
-        return True, f"{count(len(foreign), 'disk')} {holds}, or nobody has looked."
-    if len(rows) > MANY:
-        return True, f"These are more than {MANY} nodes."
-    return False, ""
+        hold = "holds" if len(foreign) == 1 else "hold"
+        return foreign, f"{count(len(foreign), 'disk')} {hold} something gild did not write, or nobody has looked."
+    return foreign, f"These are more than {MANY} nodes." if len(rows) > MANY else ""
 
 
-def _ours(content: str, ours: Iterable[str]) -> bool:
+def _ours(content: str, ours: set[str]) -> bool:
     """Whether a disk is empty, or holds an image of this head as the installer tells it ("gild compute:3")."""
     mark, _, rest = content.partition(" ")
-    return content == "empty" or (mark == "gild" and rest.partition(":")[0] in set(ours))
+    return content == "empty" or (mark == "gild" and rest.partition(":")[0] in ours)
 
 
 def _rows(facts: Facts) -> tuple[Row, ...]:

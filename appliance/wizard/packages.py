@@ -62,7 +62,9 @@ class Packages:
             return Status(OPEN, f"{image.name} is to be built as answered")
         profile = word(answers.get(self.name, {}), "profile") or DEFAULT
         row = facts.profile(profile)
-        if row is None or (row["image"] or _only(facts)).partition(":")[0] != image.name:
+        # A profile without an image gets the only one there is, until somebody has answered here.
+        usual = "" if answers.get(self.name) else _only(facts)
+        if row is None or (row["image"] or usual).partition(":")[0] != image.name:
             return Status(OPEN, f"profile {profile} does not name {image.name}")
         if different := _different(facts, answers, image, row):
             return Status(OPEN, different)

@@ -88,8 +88,8 @@ class Screen:
         """Every disk that would be erased."""
         print()
         self.say("These disks will be erased:")
-        rows = [[show.safe(row[key]) for key in ("node", "image", "disk", "content")] for row in erasure.rows]
-        show.table(["node", "image", "disk", "what is on it"], rows, "")
+        for line in erasure.lines:
+            self.news(line)
 
     def line(self, prompt: str) -> str:
         """What somebody types. Raises EOFError at the end of the input."""

@@ -8,13 +8,14 @@ from difflib import get_close_matches
 
 from appliance.wizard.acceptance import Acceptance
 from appliance.wizard.check import Check
-from appliance.wizard.engine import AnswerInvalid, Answers, Step, Value, checked, given
+from appliance.wizard.engine import Answers, Step, Value, given
 from appliance.wizard.facts import Facts
 from appliance.wizard.image import Image
 from appliance.wizard.install import Install
 from appliance.wizard.network import Network
 from appliance.wizard.nodes import Nodes
 from appliance.wizard.packages import Packages
+from appliance.wizard.reading import AnswerInvalid, checked
 from appliance.wizard.services import Services
 
 STEPS: tuple[Step, ...] = (

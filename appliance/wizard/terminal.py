@@ -11,7 +11,6 @@ from appliance.wizard.engine import (
     BLOCKED,
     DONE,
     Act,
-    AnswerInvalid,
     Erasure,
     Plan,
     Problem,
@@ -23,11 +22,11 @@ from appliance.wizard.engine import (
     given,
     header,
     open_list,
-    read,
     stopped,
 )
 from appliance.wizard.facts import Facts
 from appliance.wizard.gather import Look
+from appliance.wizard.reading import AnswerInvalid, checked, read
 from appliance.wizard.screen import Screen
 from images.errors import GildError
 
@@ -87,7 +86,7 @@ class Conversation:
     def step(self, place: int) -> int:
         """Show a step, ask, do; gives the place of the next. Raises Go, Left, EOFError."""
         step = self.steps[place]
-        if step.name == "network" and self.facts().serving is None:
+        if step.name == "network" and self.look.asks_wires:
             self.screen.say("Asking for other DHCP servers, 5 s ...")
             self.look.ask_wires()
         facts = self.facts()
@@ -120,13 +119,13 @@ class Conversation:
         self.screen.choices(question.choices)
         for _ in range(TRIES):
             text = self.screen.line(self.screen.prompt(question, now))
-            if not text:
-                return now
             if text == "?":
                 self.screen.say(question.explain or self.steps[place].explain)
                 continue
             self.key(text, place)
             try:
+                if not text:
+                    return checked(question, now)
                 return read(question, text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text)
             except AnswerInvalid as error:
                 self.screen.problem(Problem(error.message, error.hint))
@@ -184,7 +183,7 @@ class Conversation:
         number = str(len(erasure.rows))
         if not erasure.typed:
             return self.screen.line(f"Erase {number} and install? [y/N] ").lower() in ("y", "yes")
-        return self.screen.line(f"{erasure.why} Type how many disks will be erased: ") == number
+        return self.screen.line(f"{erasure.typed} Type how many disks will be erased: ") == number
 
     def sure(self, question: str) -> bool:
         """Enter or y is yes."""

@@ -80,8 +80,7 @@ class Unattended:
 
     def _allowed(self, erasure: Erasure) -> None:
         number = len(erasure.rows)
-        for row in erasure.rows:
-            print(show.plain(f"  {row['node']}  {row['image']}  {row['disk']}  {row['content']}"), flush=True)
+        print("\n".join(map(show.plain, erasure.lines)), flush=True)
         if self.erase is None:
             raise Declined(f"{count(number, 'disk')} would be erased; nothing was", f"to allow it: --erase {number}")
         if self.erase != number:

@@ -21,7 +21,7 @@ SERVING: dict[str, Any] = {
     "interface": "eth1", "pid": 7, "free": 229, "leases": 1, "dhcp": {}, "foreign": [], "address": "10.20.0.1",
 }  # fmt: skip
 COMPUTE = Image("compute", 1, 1, "Debian 12", "debian")
-DEFAULT = {"name": "default", "image": "", "disk": "", "layout": []}
+DEFAULT = {"name": "default", "image": "compute", "disk": "", "layout": []}
 
 
 def row(number: int = 1, state: str = "waiting", **more: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.wizard.answers import load, parse, render, save, template
-from appliance.wizard.engine import AnswerInvalid
+from appliance.wizard.reading import AnswerInvalid
 from appliance.wizard.steps import STEPS, kept, validated
 from images.errors import ImageError
 from tests.appliance.wizard.plain import FRESH, Told

@@ -29,8 +29,14 @@ def test_the_order_is_for_exactly_what_was_shown() -> None:
     ],
 )  # fmt: skip
 def test_what_is_not_ours_asks_for_the_number(contents: list[str], typed: bool) -> None:
-    asked, why = danger(erased(*contents)["nodes"], ["compute"])
-    assert asked is typed and bool(why) is typed
+    foreign, why = danger(erased(*contents)["nodes"], ["compute"])
+    assert bool(why) is typed and bool(foreign) is (typed and len(contents) < 20)
+
+
+def test_what_is_not_ours_has_a_sign() -> None:
+    plan = STEP.plan(serving(row(1, "ready"), preview=erased("NTFS", "empty")), {})
+    assert plan.erasure is not None
+    assert plan.erasure.lines == ("  node01  S1: ! NTFS  (gets compute:1)", "  node02  S2: empty  (gets compute:1)")
 
 
 def test_the_status_follows_the_nodes() -> None:

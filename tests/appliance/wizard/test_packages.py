@@ -88,5 +88,8 @@ def test_disk_and_layout_are_the_profile_s() -> None:
 def test_it_needs_an_image_and_a_head() -> None:
     assert STEP.status(FRESH, {}).word == BLOCKED
     assert STEP.status(serving(serving=None), {}).word == BLOCKED
+    other = {**DEFAULT, "image": ""}
+    assert STEP.status(serving(profiles=(other,)), {}).word == DONE, "the only image there is"
+    assert STEP.status(serving(profiles=(other,)), {"packages": {"keys": []}}).word == OPEN
     other = {**DEFAULT, "image": "login"}
     assert "does not name compute" in STEP.status(serving(profiles=(other,)), {}).why

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.wizard.engine import AnswerInvalid
+from appliance.wizard.reading import AnswerInvalid
 from appliance.wizard.steps import STEPS, completed, kept, offered, place, validated
 from tests.appliance.wizard.plain import FRESH, Told, serving
 
