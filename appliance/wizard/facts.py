@@ -1,4 +1,4 @@
-"""What the steps of the wizard go by: this machine, its head, its images and its nodes, as plain values."""
+"""What the steps of the wizard go by: this machine, its head, its images and its nodes, as values that JSON knows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Image:
     recipe: str = ""
     locked: bool = False
     errors: tuple[str, ...] = ()
-    added: frozenset[str] = frozenset()  # words of the commands by which its versions were edited
+    added: tuple[str, ...] = ()  # words of the commands by which its versions were edited
 
     @property
     def ref(self) -> str:
@@ -73,16 +73,16 @@ class Facts:
     keys: tuple[str, ...] = ()  # public keys of root on this machine
     images: tuple[Image, ...] = ()
     profiles: tuple[Row, ...] = ()
-    keyed: frozenset[str] = frozenset()  # profiles whose files bring a login key
+    keyed: tuple[str, ...] = ()  # profiles whose files bring a login key
     nodes: tuple[Row, ...] = ()
-    chosen: frozenset[str] = frozenset()  # names of the nodes that the answers choose to install
+    chosen: tuple[str, ...] = ()  # names of the nodes that the answers choose to install
     preview: Row | None = None
     refused: tuple[str, str] = ("", "")
     services: tuple[str, ...] = ()  # tools whose service is installed on this machine
-    told: frozenset[str] = frozenset()  # tools that were told of the nodes as they are, in this session
-    verbs: frozenset[str] = frozenset()  # commands that not every version has: "cluster test", "node load"
+    told: tuple[str, ...] = ()  # tools that were told of the nodes as they are, in this session
+    verbs: tuple[str, ...] = ()  # commands that not every version has: "cluster test", "node load"
     tested: bool | None = None  # whether the last test of this session found nothing; None: there was none
-    missing: frozenset[str] = frozenset()
+    missing: tuple[str, ...] = ()
     layout: tuple[Row, ...] | None = None  # of the file that the answers name
     layout_trouble: str = ""
 

@@ -123,11 +123,11 @@ class Look:
             profiles=self._asked("profiles") if serving else (),
             keyed=_keyed(paths.profiles),
             nodes=nodes,
-            chosen=self._chosen(answers) if serving else frozenset(),
+            chosen=self._chosen(answers) if serving else (),
             preview=seen,
             refused=refused,
             services=tuple(tool for tool, program in PROGRAMS.items() if _here(program)),
-            told=frozenset(tool for tool, known in self._told.items() if known == _known_nodes(nodes)),
+            told=tuple(tool for tool, known in self._told.items() if known == _known_nodes(nodes)),
             tested=self.tested,
             missing=_missing(answers),
             layout=layout,
@@ -147,14 +147,14 @@ class Look:
         except GildError:
             return ()
 
-    def _chosen(self, answers: Answers) -> frozenset[str]:
+    def _chosen(self, answers: Answers) -> tuple[str, ...]:
         nodes = word(answers.get("install", {}), "nodes")
         if nodes in ("", ALL):
-            return frozenset()
+            return ()
         try:
-            return frozenset(row["name"] for row in self.site.client.get("nodes", refs=list(refs(nodes))))
+            return tuple(row["name"] for row in self.site.client.get("nodes", refs=list(refs(nodes))))
         except GildError:
-            return frozenset()
+            return ()
 
     def _preview(self, answers: Answers) -> tuple[dict[str, Any] | None, tuple[str, str]]:
         nodes = word(answers.get("install", {}), "nodes") or ALL
@@ -195,16 +195,16 @@ class Look:
         return self._images[1]
 
 
-def _verbs() -> frozenset[str]:
+def _verbs() -> tuple[str, ...]:
     """Those commands of this program that not every one of its versions has: "cluster test", "node load"."""
     from appliance.cli.main import gild
 
-    context, found = click.Context(gild), set()
+    context, found = click.Context(gild), []
     for noun in ("cluster", "node"):
         group = gild.get_command(context, noun)
         if isinstance(group, click.Group):
-            found |= {f"{noun} {verb}" for verb in group.list_commands(click.Context(group))}
-    return frozenset(found)
+            found += [f"{noun} {verb}" for verb in group.list_commands(click.Context(group))]
+    return tuple(found)
 
 
 def _known_nodes(nodes: Iterable[Row]) -> frozenset[tuple[str, str]]:
@@ -224,9 +224,9 @@ def _layout(path: str) -> tuple[tuple[dict[str, Any], ...] | None, str]:
         return None, f"{path} cannot be read: {error}"
 
 
-def _missing(answers: Answers) -> frozenset[str]:
+def _missing(answers: Answers) -> tuple[str, ...]:
     named = {word(answers.get(step, {}), key) for step, key in PATHS} - {""}
-    return frozenset(path for path in named if not os.path.exists(path))
+    return tuple(path for path in sorted(named) if not os.path.exists(path))
 
 
 def _keys(folder: Path) -> tuple[str, ...]:
@@ -245,12 +245,12 @@ def _public(line: str) -> bool:
         return False
 
 
-def _keyed(folder: Path) -> frozenset[str]:
+def _keyed(folder: Path) -> tuple[str, ...]:
     """Profiles that bring a login key with their files."""
     try:
-        return frozenset(path.name for path in folder.iterdir() if (path / "overlay" / KEYS).is_file())
+        return tuple(path.name for path in sorted(folder.iterdir()) if (path / "overlay" / KEYS).is_file())
     except OSError:
-        return frozenset()
+        return ()
 
 
 def _sets(folder: Path) -> dict[str, str]:

@@ -105,7 +105,7 @@ class Install:
         for row in _chosen(facts, answers):
             state = row["phase"] if row["state"] == "installing" and row["phase"] else row["state"]
             percent = f" {100 * row['done'] // row['total']} %" if row["state"] == "installing" and row["total"] else ""
-            why = f": {row['reason']}" if row["state"] in SET_ASIDE and row["reason"] else ""
+            why = f": {row['reason']} (node show {row['name']})" if row["state"] in SET_ASIDE and row["reason"] else ""
             shown.append(f"  {row['name']}  {state}{percent}{why}")
         return tuple(shown)
 
@@ -140,7 +140,8 @@ def _chosen(facts: Facts, answers: Answers) -> list[Row]:
     """The approved nodes; where some were named, those."""
     if word(answers.get("install", {}), "nodes") in ("", ALL):
         return facts.approved
-    return [row for row in facts.approved if row["name"] in facts.chosen]
+    chosen = set(facts.chosen)
+    return [row for row in facts.approved if row["name"] in chosen]
 
 
 def _names(rows: list[Row]) -> str:

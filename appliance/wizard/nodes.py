@@ -137,6 +137,8 @@ class Nodes:
     def watch(self, facts: Facts, answers: Answers) -> tuple[str, ...]:
         """Who waits; if nobody does, what was heard instead."""
         waiting = _waiting(facts)
+        if not waiting and self.status(facts, answers).word == DONE:
+            return ()
         if not waiting:
             return (*quiet(facts),)
         shown = [f"  {place:>2}  {machine(row)}" for place, row in enumerate(waiting[:MOST], 1)]

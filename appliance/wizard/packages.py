@@ -158,7 +158,7 @@ class Packages:
         if rebuild is not None:
             acts += [Act(("image", "build", rebuild.path), (rebuild,)), Act(("image", "tag", image.name))]
             effect.append(f"build {ref}, which nodes get from then on")
-        elif set(extra) - image.added and not _built(facts, answers):
+        elif set(extra).difference(image.added) and not _built(facts, answers):
             install = ("image", "edit", image.name, "--tag", "--", *INSTALLERS[image.family], *extra)
             acts.append(Act(install))
             effect.append(f"install {', '.join(extra)} in {ref}, which nodes get from then on")
@@ -205,7 +205,7 @@ def _rebuild(facts: Facts, answers: Answers, image: Image) -> NewFile | None:
 def _different(facts: Facts, answers: Answers, image: Image, row: Row) -> str:
     """What was answered and is not so yet, "" if there is nothing."""
     mine = answers.get("packages", {})
-    if not _built(facts, answers) and set(words(mine, "extra")) - image.added:
+    if not _built(facts, answers) and set(words(mine, "extra")).difference(image.added):
         return f"packages to be added to {image.ref}"
     if word(mine, "disk") and _rule(word(mine, "disk")) != row["disk"]:
         return f"profile {row['name']} has another disk rule"

@@ -28,7 +28,7 @@ def tagged(store: Store, name: str) -> Image:
         str(given.source.get("recipe", "")),
         any(check["name"] == LOCKED for check in checks),
         tuple(str(check["name"]) for check in checks if check.get("severity") == "error"),
-        frozenset(piece for manifest in manifests.values() for piece in _edited(manifest)),
+        tuple(sorted({piece for manifest in manifests.values() for piece in _edited(manifest)})),
     )
 
 

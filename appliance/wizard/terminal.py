@@ -62,8 +62,10 @@ class Conversation:
         """Step after step. Raises GildError only for what no step can mend, and KeyboardInterrupt."""
         self.screen.say("Looking at this machine ...")
         self.look.doctor()
-        place = first_open(self.steps, self.facts(), self.answers) if begin is None else begin
         try:
+            if begin is None and self.all_done():
+                return self.end()
+            place = first_open(self.steps, self.facts(), self.answers) if begin is None else begin
             while place < len(self.steps):
                 try:
                     place = self.step(place)
@@ -76,12 +78,16 @@ class Conversation:
             self.keep()
 
     def end(self) -> None:
-        """Behind the last step: what is open still, or what comes next. Raises Left."""
+        """Behind the last step: where all of them stand, and what comes next. Raises Left if one is open."""
+        self.screen.block(open_list(self.steps, self.facts(), self.answers, plain=self.screen.plain))
+        if not self.all_done():
+            raise Left
+        self.screen.block(acceptance.farewell())
+
+    def all_done(self) -> bool:
+        """Whether nothing is left to do."""
         facts = self.facts()
-        if all(step.status(facts, self.answers).word == DONE for step in self.steps):
-            return self.screen.block(acceptance.farewell())
-        self.screen.block(open_list(self.steps, facts, self.answers, plain=self.screen.plain))
-        raise Left
+        return all(step.status(facts, self.answers).word == DONE for step in self.steps)
 
     def step(self, place: int) -> int:
         """Show a step, ask, do; gives the place of the next. Raises Go, Left, EOFError."""

@@ -15,7 +15,7 @@ ETH1 = Wire("eth1", "10.20.0.1/24", True, True, 1000, servers=())
 FRESH = Facts(
     "lab-a", "/var/lib/gild", service="systemd does not run here", wires=(ETH0, ETH1), free=50 << 30,
     release="bookworm", family="debian", sets={"ntp": "a clock", "scheduler-slurm": "Slurm", "scheduler-pbs": "PBS"},
-    keys=(KEY,), verbs=frozenset({"cluster hosts", "cluster slurm", "cluster test", "node load"}),
+    keys=(KEY,), verbs=("cluster hosts", "cluster slurm", "cluster test", "node load",),
 )  # fmt: skip
 SERVING: dict[str, Any] = {
     "interface": "eth1", "pid": 7, "free": 229, "leases": 1, "dhcp": {}, "foreign": [], "address": "10.20.0.1",

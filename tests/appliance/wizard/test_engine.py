@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -23,6 +24,11 @@ def test_a_command_names_the_state_only_where_it_is_not_the_usual_one() -> None:
     assert act.line("/var/lib/gild") == "gild.pyz image import '/my file' --name a"
     assert act.line("/srv/g").startswith("gild.pyz --state /srv/g image")
     assert Act(("serve",), background=True).line("/srv/g").endswith("serve >> /srv/g/serve.log 2>&1 &")
+
+
+def test_facts_can_be_sent() -> None:
+    facts = serving(findings=())
+    assert json.loads(json.dumps(asdict(facts)))["wires"][1]["address"] == "10.20.0.1/24"
 
 
 def test_the_header_has_a_sign_for_every_step() -> None:

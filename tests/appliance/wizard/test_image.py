@@ -41,7 +41,7 @@ def test_each_way_is_one_command(answers: dict[str, Any], words: str) -> None:
     [
         (replace(FRESH, builder=False), way("build"), "mmdebstrap"),
         (FRESH, way("import"), "which file"),
-        (replace(FRESH, missing=frozenset({"/x"})), way("import", path="/x"), "there is no /x"),
+        (replace(FRESH, missing=("/x",)), way("import", path="/x"), "there is no /x"),
         (FRESH, way("capture"), "serves"),
         (replace(FRESH, root=False), {}, "root"),
     ],

@@ -49,7 +49,7 @@ def test_the_status_follows_the_nodes() -> None:
     over = serving(row(1, "up"), row(2, "failed"))
     assert (STEP.status(over, {}).word, STEP.status(over, {}).why) == (DONE, "1 up; 1 needs you: node02")
     assert STEP.status(serving(row(1, "failed")), {}).word == OPEN
-    one = serving(row(1, "up"), row(2, "ready"), chosen=frozenset({"node01"}))
+    one = serving(row(1, "up"), row(2, "ready"), chosen=("node01",))
     assert STEP.status(one, {"install": {"nodes": "node01"}}).word == DONE
 
 
@@ -65,4 +65,4 @@ def test_a_refusal_of_the_head_is_the_problem() -> None:
 
 def test_progress_in_lines() -> None:
     facts = serving(row(1, "installing", phase="writing", done=62, total=100), row(2, "failed", reason="two disks"))
-    assert STEP.watch(facts, {}) == ("  node01  writing 62 %", "  node02  failed: two disks")
+    assert STEP.watch(facts, {}) == ("  node01  writing 62 %", "  node02  failed: two disks (node show node02)")

@@ -48,7 +48,7 @@ def test_an_imported_image_gets_packages_by_its_own_means_and_keys_with_the_prof
     assert edit.words[-4:] == ("apt-get", "install", "-y", "hwloc") and profile.files[0].mode == 0o600
     assert profile.files[0].path == "/var/lib/gild/profiles/default/overlay/root/.ssh/authorized_keys"
     assert profile.files[0].text == f"{KEY}\n"
-    after = serving(images=(replace(LOCKED, added=frozenset({"hwloc"})),), keyed=frozenset({"default"}))
+    after = serving(images=(replace(LOCKED, added=("hwloc",)),), keyed=("default",))
     assert STEP.status(after, answers).word == DONE
     strange = serving(images=(replace(COMPUTE, family="gentoo", system="Gentoo"),))
     stop = stopped(STEP.problems(strange, answers))
@@ -81,7 +81,7 @@ def test_disk_and_layout_are_the_profile_s() -> None:
     so = {**DEFAULT, "disk": "bus=nvme,pick=smallest", "layout": [{"name": "root"}]}
     assert STEP.status(serving(layout=layout, profiles=(so,)), answers).word == DONE
     for wrong in ({"disk": "colour=red"}, {"layout": "/gone"}):
-        facts = serving(missing=frozenset({"/gone"}))
+        facts = serving(missing=("/gone",))
         assert stopped(STEP.problems(facts, {"packages": wrong})) is not None
 
 

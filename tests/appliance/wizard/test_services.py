@@ -21,7 +21,19 @@ def test_what_is_installed_here_is_told_a_look_first() -> None:
 def test_status() -> None:
     assert STEP.status(FRESH, {}).word == BLOCKED
     assert STEP.status(UP, {}).why == "to be told of the nodes: hosts, slurm" and STEP.status(UP, {}).word == OPEN
-    assert STEP.status(replace(UP, told=frozenset({"hosts", "slurm"})), {}).word == DONE
+    assert (
+        STEP.status(
+            replace(
+                UP,
+                told=(
+                    "hosts",
+                    "slurm",
+                ),
+            ),
+            {},
+        ).word
+        == DONE
+    )
     none: Told = {"services": {"tools": []}}
     assert STEP.status(UP, none).word == DONE and STEP.plan(UP, none).acts == ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -73,6 +74,13 @@ def test_machines_that_do_not_come_are_waited_for_no_longer_than_said(
 ) -> None:
     said = wizard(fresh, "--answers", str(site(tree, tmp_path)), "--yes", "--wait", "0")
     assert said.returncode == 1 and "1 machine did not come in 0 s" in said.stderr
+
+
+def test_where_each_step_stands(fresh: Served) -> None:
+    said = wizard(fresh, "--status")
+    assert said.returncode == 0 and "1 Network" in said.stdout and "open: nothing serves yet" in said.stdout
+    rows = json.loads(wizard(fresh, "--status", "--json").stdout)
+    assert [row["step"] for row in rows][:3] == ["check", "network", "image"] and rows[4]["status"] == "blocked"
 
 
 def test_a_printed_site_is_an_answer_file(fresh: Served, tmp_path: Path) -> None:
