@@ -31,6 +31,7 @@ class Machine:
     ) -> None:  # fmt: skip
         self.name, self.namespace, self.tap, self.disk = name, namespace, tap, disk
         self.firmware, self.bus, self.memory, self.nic, self.mac, self.order = firmware, bus, memory, nic, mac, order
+        self.uuid = f"00000000-0000-4000-8000-{mac.replace(':', '')}"  # stays, whatever card it gets later
         self.console = folder / f"{name}.console"
         self.variables = folder / f"{name}.vars.fd"
         self.process: subprocess.Popen[bytes] | None = None
@@ -104,7 +105,7 @@ class Machine:
             "qemu-system-x86_64", "-name", self.name, "-machine", kind, "-accel", "tcg,thread=multi,tb-size=256",
             "-cpu", "Nehalem", "-smp", "1", "-m", str(self.memory), "-nodefaults", "-display", "none", "-vga", "none",
             "-monitor", "none", "-serial", "stdio", "-device", "virtio-rng-pci",
-            "-smbios", f"type=1,serial={self.name},uuid=00000000-0000-4000-8000-{self.mac.replace(':', '')}",
+            "-smbios", f"type=1,serial={self.name},uuid={self.uuid}",
         ]  # fmt: skip
         if uefi:
             code = OVMF / OVMF_FILES[self.firmware][0]

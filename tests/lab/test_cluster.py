@@ -1,0 +1,120 @@
+"""From unknown machines to a working cluster: four of them, two profiles, and a real Slurm on the head.
+
+No more than two run at a time: the emulated processors of a small machine carry no more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.lab.controller import Controller
+from tests.lab.demo import IMAGE, debian
+from tests.lab.lab import Lab, Machine
+from tests.lab.test_install import SECONDS, lab_with_image, row
+
+pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.timeout(2400)]
+SLURM = "slurm"
+RECIPE = """\
+name = "slurm"
+extends = "debian"
+scheduler = "slurm"
+"""
+
+
+def image_with_slurm(lab: Lab) -> None:
+    """Build it, unless an earlier run has left it."""
+    if any(version["image"] == SLURM for version in lab.gild("image", "list", "--json")):
+        return
+    recipe = lab.folder / "slurm.toml"
+    recipe.write_text(RECIPE)
+    lab.gild("image", "build", str(recipe), text=True, timeout=1200, show=True)
+
+
+def nodes(lab: Lab) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = lab.gild("node", "list", "--json")
+    return found
+
+
+def appear(lab: Lab, machine: Machine) -> dict[str, Any]:
+    """Switch a machine on; the row of the waiting room once it has shown its hardware."""
+    machine.start()
+
+    def waiting() -> dict[str, Any] | None:
+        return next((node for node in nodes(lab) if machine.mac in node["macs"] and node["machine"]), None)
+
+    found: dict[str, Any] = lab.wait(waiting, SECONDS, f"{machine.name} in the waiting room", every=1.0)
+    return found
+
+
+def installed(lab: Lab, *names: str) -> None:
+    """Order them, as their profile says, and wait until they have called home."""
+    lab.gild("node", "install", *names, "--yes")
+
+    def up() -> bool:
+        states = [node["state"] for node in lab.gild("node", "list", *names, "--json")]
+        assert not {"failed", "lost"} & set(states), lab.story()
+        return states == ["up"] * len(states)
+
+    lab.wait(up, 2 * SECONDS, f"{names} up", every=2.0)
+
+
+def profiles(lab: Lab, controller: Controller) -> None:
+    """Two kinds of node: one with Slurm and the cluster's munge key, and one without."""
+    lab.gild("profile", "set", "compute", "--image", SLURM, "--names", "node{n:02}", text=True)
+    lab.gild("profile", "set", "storage", "--image", IMAGE, "--names", "store{n}", text=True)
+    lab.gild("secret", "set", "munge.key", "--profile", "compute", str(controller.key), text=True)
+    folder = lab.state / "profiles/compute"
+    (folder / "overlay/etc").mkdir(parents=True)
+    (folder / "overlay/etc/motd.j2").write_text("{{ node.name }} of {{ node.profile }}\n")
+    (folder / "overlay.toml").write_text(
+        '["etc/munge/munge.key"]\nsecret = "munge.key"\nowner = "munge"\ngroup = "munge"\nmode = "0400"\n'
+    )
+    (folder / "post.d").mkdir()
+    script = folder / "post.d/10-who"
+    script.write_text('#!/bin/sh -e\ngrep -q "^$GILD_NODE of compute$" /etc/motd\nid -un munge\n')
+    script.chmod(0o755)
+
+
+def test_four_machines_become_a_cluster(pyz: object) -> None:
+    with lab_with_image() as lab, Controller(lab) as controller:
+        debian(lab)
+        image_with_slurm(lab)
+        lab.head("--slurm", "on")
+        profiles(lab, controller)
+        controller.munged()
+
+        compute = [lab.machine(f"c{n}", "bios", disk_size="4G", memory=768) for n in (1, 2)]
+        for machine in compute:  # names come in the order of power-on
+            lab.gild("node", "approve", str(appear(lab, machine)["id"]), "--profile", "compute")
+        controller.conf.open("a").write("NodeName=node[01-02] CPUs=1\nPartitionName=all Nodes=ALL Default=YES\n")
+        controller.slurmctld()
+        installed(lab, "@profile:compute")
+        assert [row(lab, name)["macs"][0] for name in ("node01", "node02")] == [machine.mac for machine in compute]
+
+        def idle() -> bool:
+            return controller.try_("sinfo", "-h", "-N", "-o", "%N %t").split() == ["node01", "idle", "node02", "idle"]
+
+        lab.wait(idle, 120, f"both idle in Slurm\n{controller.try_('sinfo')}\n{controller.log()}", every=2.0)
+        said = controller.run("srun", "-N2", "hostname", timeout=60)
+        assert sorted(said.split()) == ["node01", "node02"]
+        assert any("post.d/10-who: munge" in event["text"] for event in lab.gild("node", "log", "node01", "--json"))
+        for machine in compute:
+            machine.stop()
+
+        storage = [lab.machine(f"s{n}", "bios", disk_size=f"{n + 3}G", bus="ahci") for n in (1, 2)]
+        for machine in storage:
+            lab.gild("node", "approve", str(appear(lab, machine)["id"]), "--profile", "storage")
+        installed(lab, "store[1-2]")
+        assert {node["name"]: node["image"].partition(":")[0] for node in nodes(lab)} == {
+            "node01": SLURM, "node02": SLURM, "store1": IMAGE, "store2": IMAGE,
+        }  # fmt: skip
+
+        # Another card in the same machine: said, and nothing is guessed.
+        storage[1].stop()
+        storage[1].mac = "52:54:00:77:00:99"
+        stranger = appear(lab, storage[1])
+        assert stranger["state"] == "waiting" and stranger["name"] == ""
+        told = [event["text"] for event in lab.gild("node", "log", str(stranger["id"]), "--json")]
+        assert any("of store2 but none of its network cards" in text for text in told), told
