@@ -605,8 +605,11 @@ def test_setting_and_removing(rack: Rack) -> None:
     assert rack.head.zone().names["login"] == "10.1.0.200" and rack.head.zone().serial > before.serial
     machine.lease()
     assert machine.address == "10.1.0.200"
-    for wrong in ({"address": other.address}, {"address": "10.9.0.1"}, {"address": HEAD_IP}, {"name": "node02"},
-                  {"address": "x"}, {"loader": "x"}):  # fmt: skip
+    impossible: list[dict[str, Any]] = [
+        {"address": other.address}, {"address": "10.9.0.1"}, {"address": HEAD_IP}, {"name": "node02"},
+        {"address": "x"}, {"loader": "x"},
+    ]  # fmt: skip
+    for wrong in impossible:
         with pytest.raises(Wrong):
             rack.head.set(["login"], **wrong)
     with pytest.raises(Unknown):
