@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--status", is_flag=True, help="Only tell where each step stands.")
 @click.option("--json", "json_", is_flag=True, help="With --status, for scripts.")
 @click.option("--answers", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-              help="Answers from a TOML file; those that were kept count where it says nothing.")  # fmt: skip
+              help="Answers from a TOML file; those that were kept count for the steps it does not name.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Ask nothing; it stops before anything is erased.")
 @click.option("--erase", type=click.IntRange(min=1), metavar="N", help="With --yes: exactly N disks may be erased.")
 @click.option("--wait", default=1800, show_default=True, type=click.IntRange(min=0), metavar="SECONDS",

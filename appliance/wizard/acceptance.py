@@ -16,10 +16,9 @@ from appliance.wizard.engine import (
     count,
     given,
     word,
-    words,
 )
 from appliance.wizard.facts import Facts
-from appliance.wizard.install import ALL
+from appliance.wizard.install import ALL, NODERANGES, refs
 
 # What a new cluster wants next, shown when all is well.
 NEXT = (
@@ -55,7 +54,7 @@ class Acceptance:
     def questions(self, facts: Facts, answers: Answers) -> tuple[Question, ...]:
         """Which nodes."""
         return (
-            Question("nodes", "Nodes", ALL, pattern=r"[^\x00-\x1f]{1,1000}", wants="names, or all",
+            Question("nodes", "Nodes", ALL, pattern=NODERANGES, wants="names, or all",
                      note="every one that is up", explain="Names, or a range such as node[01-16] or @group."),
         )  # fmt: skip
 
@@ -67,7 +66,7 @@ class Acceptance:
     def plan(self, facts: Facts, answers: Answers) -> Plan:
         """The test."""
         nodes = word(given(self, facts, answers), "nodes")
-        named = () if nodes == ALL else words({"nodes": nodes}, "nodes")
+        named = () if nodes == ALL else refs(nodes)
         return Plan("test the nodes over ssh. Nothing is changed.", (Act(("cluster", "test", *named)),))
 
     def watch(self, facts: Facts, answers: Answers) -> tuple[str, ...]:

@@ -19,12 +19,12 @@ from appliance.wizard.engine import (
     count,
     given,
     word,
-    words,
 )
 from appliance.wizard.facts import Facts, Row
 
 MANY = 20  # nodes; more than these are never erased on a yes alone
 ALL = "all"
+NODERANGES = r"[^\s-]\S*( +[^\s-]\S*)*"  # netboot.noderange judges each of them
 SET_ASIDE = ("failed", "lost")
 
 
@@ -64,7 +64,7 @@ class Install:
         """Which nodes."""
         return (
             Question(
-                "nodes", "Nodes", ALL, pattern=r"[^\x00-\x1f]{1,1000}", wants="names, or all",
+                "nodes", "Nodes", ALL, pattern=NODERANGES, wants="names, or all",
                 note="every approved one without a system of ours",
                 explain="Names, or a range: node[01-16], @group, @profile:NAME, and '!node07' to leave one out.",
             ),
@@ -112,7 +112,7 @@ class Install:
 
 def refs(text: str) -> tuple[str, ...]:
     """The nodes that were named, as words of a command."""
-    return ("--all",) if text == ALL else words({"nodes": text}, "nodes")
+    return ("--all",) if text == ALL else tuple(text.split())
 
 
 def danger(rows: Iterable[Row], ours: Iterable[str]) -> tuple[frozenset[str], str]:

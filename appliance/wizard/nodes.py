@@ -72,6 +72,7 @@ class Nodes:
             asked.append(Question(
                 "pick", "Which", [], tuple(Choice(row["mac"] or str(row["id"]), machine(row)) for row in waiting),
                 many=True, free=True, note="several with commas",
+                pattern=r"[0-9A-Za-z@#][0-9A-Za-z:._#@-]*", wants="a MAC or a number of the list",
                 explain="Numbers of the list, or MAC addresses.",
             ))  # fmt: skip
         asked += [

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from images.errors import CommandFailed, ToolMissing
-from images.run import LAST_LINES, attached, beside, pipe, run, stream, tail
+from images.run import LAST_LINES, attached, beside, leave, pipe, run, stream, tail
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -279,3 +279,17 @@ def wait_until(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < end, "it has not happened"
         time.sleep(0.02)
+
+
+def test_what_is_left_behind_goes_on_by_itself(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    script = "import os, sys; print(os.getsid(0) == os.getpid(), sys.stdin.read() == '', flush=True)"
+    for code in (0, 3):
+        ended = leave([sys.executable, "-c", f"{script}; sys.exit({code})"], log)
+        while ended() is None:
+            time.sleep(0.01)
+        assert ended() == code
+    # Its own session, no input, and the log is added to and private.
+    assert log.read_text() == "True True\n" * 2 and stat.S_IMODE(log.stat().st_mode) == 0o600
+    with pytest.raises(CommandFailed, match="nowhere"):
+        leave([sys.executable, "-c", ""], tmp_path / "nowhere" / "log", act="starting nowhere")

@@ -4,6 +4,7 @@ import pytest
 
 from appliance.wizard.engine import BLOCKED, DOING, DONE, OPEN, stopped
 from appliance.wizard.install import Install, danger
+from appliance.wizard.reading import AnswerInvalid, read
 from tests.appliance.wizard.plain import FRESH, erased, row, serving
 
 STEP = Install()
@@ -16,8 +17,12 @@ def test_the_order_is_for_exactly_what_was_shown() -> None:
     assert act.words == ("node", "install", "--all") and act.sure == ("--yes", "--expect", "d" * 64)
     assert plan.erasure is not None and len(plan.erasure.rows) == 2 and not plan.erasure.typed
     assert "--expect" not in act.line(facts.state)
-    some = STEP.plan(facts, {"install": {"nodes": "node[01-02],!node02"}})
-    assert some.acts[0].words == ("node", "install", "node[01-02]", "!node02")
+    some = STEP.plan(facts, {"install": {"nodes": "node[01-02,07] !node02"}})
+    assert some.acts[0].words == ("node", "install", "node[01-02,07]", "!node02")
+    asked = STEP.questions(facts, {})[0]
+    assert read(asked, "@rack1 node[01,03]") == "@rack1 node[01,03]"
+    with pytest.raises(AnswerInvalid):
+        read(asked, "node01 --image")
 
 
 @pytest.mark.parametrize(
