@@ -62,9 +62,8 @@ class Packages:
             return Status(OPEN, f"{image.name} is to be built as answered")
         profile = word(answers.get(self.name, {}), "profile") or DEFAULT
         row = facts.profile(profile)
-        # A profile without an image gets the only one there is, until somebody has answered here.
-        usual = "" if answers.get(self.name) else _only(facts)
-        if row is None or (row["image"] or usual).partition(":")[0] != image.name:
+        # One that names none gets the only one there is: until there are two, and nobody has looked here.
+        if row is None or row["image"].partition(":")[0] != image.name:
             return Status(OPEN, f"profile {profile} does not name {image.name}")
         if different := _different(facts, answers, image, row):
             return Status(OPEN, different)
@@ -87,7 +86,7 @@ class Packages:
                 wants="names of packages", note="none, if empty", explain="Names as the image's own system knows them.",
             ),
             Question(
-                "keys", "Who may log in as root", list(facts.keys) or [NO_KEY],
+                "keys", "Who may log in as root", list(facts.keys),
                 (*(Choice(key, _short(key), "yours, here", True) for key in facts.keys), Choice(NO_KEY, "nobody")),
                 many=True, free=True, pattern=r"(ssh|ecdsa|sk)-\S+ [A-Za-z0-9+/=]+( .*)?",
                 wants="a public key: ssh-ed25519 AAAA...", explain="Paste a public key, or choose one of this machine.",
@@ -226,10 +225,6 @@ def _nobody(answers: Answers) -> bool:
     """Whether somebody said that nobody shall log in."""
     given = answers.get("packages", {}).get("keys")
     return given == [NO_KEY] or given == NO_KEY
-
-
-def _only(facts: Facts) -> str:
-    return facts.images[0].name if len(facts.images) == 1 else ""
 
 
 def _short(key: str) -> str:

@@ -160,8 +160,14 @@ class Conversation:
             elif plan is None:
                 return place
             elif self.do(step, plan, facts):
-                return place + 1
+                return self.onward(place)
         raise Left
+
+    def onward(self, place: int) -> int:
+        """The next step that has something to do; what lies behind the last one if there is none."""
+        facts = self.facts()
+        rest = range(place + 1, len(self.steps))
+        return next((at for at in rest if self.steps[at].status(facts, self.answers).word != DONE), len(self.steps))
 
     def do(self, step: Step, plan: Plan, facts: Facts) -> bool:
         """Carry a plan out; gives whether all of it went well."""

@@ -60,6 +60,9 @@ def test_nobody_could_log_in_stops_it_unless_that_is_wanted() -> None:
     stop = stopped(STEP.problems(facts, {}))
     assert stop is not None and "no way to log in" in stop.text and "ssh-keygen" in stop.hint
     assert STEP.status(facts, {}).word == OPEN
+    # Enter is no way to say so.
+    assert STEP.questions(facts, {})[1].default == []
+    assert stopped(STEP.problems(facts, {"packages": {"keys": []}})) is not None
     nobody: Told = {"packages": {"keys": ["none"]}}
     assert stopped(STEP.problems(facts, nobody)) is None and STEP.status(facts, nobody).word == DONE
 
@@ -88,8 +91,6 @@ def test_disk_and_layout_are_the_profile_s() -> None:
 def test_it_needs_an_image_and_a_head() -> None:
     assert STEP.status(FRESH, {}).word == BLOCKED
     assert STEP.status(serving(serving=None), {}).word == BLOCKED
-    other = {**DEFAULT, "image": ""}
-    assert STEP.status(serving(profiles=(other,)), {}).word == DONE, "the only image there is"
-    assert STEP.status(serving(profiles=(other,)), {"packages": {"keys": []}}).word == OPEN
-    other = {**DEFAULT, "image": "login"}
-    assert "does not name compute" in STEP.status(serving(profiles=(other,)), {}).why
+    for image in ("", "login"):
+        other = {**DEFAULT, "image": image}
+        assert "does not name compute" in STEP.status(serving(profiles=(other,)), {}).why
