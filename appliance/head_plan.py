@@ -31,6 +31,7 @@ OWNED: dict[str, tuple[str, ...]] = {
     "hostname": ("name", "domain"),
     "machine_id": ("id",),
     "host_keys": ("keys",),
+    "origin": ("image", "manifest", "profile"),
     "call_home": ("url", "secret", "busybox"),
     "fstab": ("mounts",),
     "hosts": ("name", "domain", "address"),
@@ -134,7 +135,7 @@ def make_plan(
         disk=order.disk,
         layout=profile.layout,
         network=network,
-        edits=_with(profile.edits, _edits(node, config, network, keys, home, order.home_secret)) + fitting.edits,
+        edits=_with(profile.edits, _edits(node, order, profile, config, network, keys, home)) + fitting.edits,
         boot=tuple(found for name in BOOT_PIECES if (found := piece(name)) is not None),
         cmdline=profile.cmdline,
         finish=order.finish,
@@ -190,7 +191,7 @@ def _with(extra: tuple[Edit, ...], edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
 
 
 def _edits(
-    node: Node, config: Config, network: Network, keys: dict[str, str], home: str, secret: str
+    node: Node, order: Order, profile: Profile, config: Config, network: Network, keys: dict[str, str], home: str
 ) -> tuple[Edit, ...]:
     """The changes every node gets, in the order in which they are applied."""
     return (
@@ -206,6 +207,7 @@ def _edits(
         Edit("resolv", {"dns": list(network.dns), "domain": config.domain}),
         Edit("machine_id", {"id": node.machine_id}),
         Edit("host_keys", {"keys": keys}),
+        Edit("origin", {"image": order.image, "manifest": order.digest, "profile": profile.name}),
         Edit("fstab", {}),
-        Edit("call_home", {"url": home, "secret": secret}),
+        Edit("call_home", {"url": home, "secret": order.home_secret}),
     )  # fmt: skip

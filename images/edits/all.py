@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from images.edits import call_home, files, fstab, host_keys, hostname, hosts, machine_id, network, resolv
+from images.edits import call_home, files, fstab, host_keys, hostname, hosts, machine_id, network, origin, resolv
 from images.errors import GildError
 
 Apply = Callable[[str, dict[str, Any]], list[str]]
@@ -17,6 +17,7 @@ EDITS: dict[str, tuple[dict[str, str], Apply]] = {
     "resolv": (resolv.OPTIONS, resolv.apply),
     "machine_id": (machine_id.OPTIONS, machine_id.apply),
     "host_keys": (host_keys.OPTIONS, host_keys.apply),
+    "origin": (origin.OPTIONS, origin.apply),
     "fstab": (fstab.OPTIONS, fstab.apply),
     "files": (files.OPTIONS, files.apply),
     "call_home": (call_home.OPTIONS, call_home.apply),

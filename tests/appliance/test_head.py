@@ -67,6 +67,7 @@ def test_the_plan_says_everything(rack: Rack) -> None:
     edits = {edit.edit: edit.options for edit in plan.edits}
     assert next(iter(edits)) == "hostname" and edits["hostname"] == {"name": "node01", "domain": "cluster.internal"}
     assert len(edits["machine_id"]["id"]) == 32 and "ssh_host_ed25519_key" in edits["host_keys"]["keys"]
+    assert edits["origin"] == {"image": "compute:3", "manifest": DIGEST, "profile": "default"}
     assert edits["call_home"] == {"url": plan.home_url, "secret": plan.home_secret}
     assert plan.home_url == f"http://{HEAD_IP}/up/1"
     assert [piece.name for piece in plan.boot] == ["boot.img", "core.img", "shimx64.efi", "grub-disk.efi"]

@@ -20,6 +20,7 @@ ALL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("resolv", {"dns": ["10.7.0.1"], "domain": "cluster.internal"}),
     ("machine_id", {"id": "ab" * 16}),
     ("host_keys", {"keys": KEYS}),
+    ("origin", {"image": "compute:3", "manifest": "d" * 64, "profile": "default"}),
     ("fstab", {"mounts": [{"mount": "/", "fs": "ext4", "uuid": UUID}]}),
     (
         "files",
@@ -89,6 +90,9 @@ def test_what_is_not_known_is_named(tmp_path: Path) -> None:
     ("fstab", {"mounts": [{"mount": "/ x", "fs": "ext4", "uuid": UUID}]}), ("fstab", {"mounts": [{"mount": "/"}]}),
     ("call_home", {"url": "http://10.0.0.1/up/1'; reboot", "secret": "ab" * 32}),
     ("call_home", {"url": "http://10.0.0.1/up/1", "secret": "$(id)"}),
+    ("origin", {"image": "compute", "manifest": "d" * 64, "profile": "p"}),
+    ("origin", {"image": "compute:3", "manifest": "d", "profile": "p"}),
+    ("origin", {"image": "compute:3", "manifest": "d" * 64, "profile": "a b"}),
 ])  # fmt: skip
 def test_options_that_cannot_be_right_are_refused_before_anything_is_written(
     tmp_path: Path, name: str, options: dict[str, Any]
