@@ -26,6 +26,7 @@ from appliance.head_profiles import Profiles
 from appliance.head_secrets import Secrets
 from appliance.host_keys import HostKeys
 from appliance.paths import Paths
+from appliance.head_rules import Rules
 from appliance.roster import Clock, Roster
 from appliance.sightings import Server
 from appliance.store import Store
@@ -55,6 +56,8 @@ class Head:
         self._profiles = Profiles(self.roster, images)
         self._orders = Orders(self.roster, images, self._overlays, self._installs.sessions.wake)
         self._captures = Captures(self.roster, images, self._installs.sessions)
+        self._rules = Rules(self.roster, self._nodes.approve)
+        self._installs.on_hello = self._rules.consider
         self._keys.made = self._installs.sessions.wake
         self._begun = self.clock.steady()
         self.foreign: Callable[[], list[Server]] = list  # other DHCP servers on the wire, where somebody looks for them
@@ -96,6 +99,9 @@ class Head:
         self.secrets = self._secrets.secrets
         self.secret_set = self._secrets.secret_set
         self.secret_remove = self._secrets.secret_remove
+        self.rules = self._rules.rules
+        self.rule_add = self._rules.rule_add
+        self.rule_remove = self._rules.rule_remove
         self.install = self._orders.install
         self.capture = self._captures.order
         self.cancel = self._orders.cancel

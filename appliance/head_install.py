@@ -49,6 +49,7 @@ class Installs:
         self.config = roster.config
         self.sessions = Sessions(roster)
         self.on_up: Callable[[Node], None] = lambda node: None
+        self.on_hello: Callable[[Node], object] = lambda node: None  # a machine nobody doubts has shown what it is
 
     # --- hello and waiting
 
@@ -77,6 +78,8 @@ class Installs:
             for other in verdict.absorbed:
                 self.roster.remove(other)
             node = self._learn(node, facts, sighting, address if at_home else "")
+            if trusted:
+                self.on_hello(node)
         secret = new_token()
         session = self.sessions.open(secret, node, mac, trusted)
         answer = self._answer(session, secret, hello.token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from netboot.node import Node
 from netboot.order import Order
 from netboot.profile import Profile
 from netboot.report import Facts
+from netboot.rules import Rule
 from netboot.wire import WireInvalid, decode, encode
 
 T = TypeVar("T")
@@ -104,6 +106,17 @@ def node_gone(node_id: int) -> list[Statement]:
         + [(f"DELETE FROM {table} WHERE node_id = ?", (node_id,)) for table in tables]
         + [("DELETE FROM secrets WHERE owner = ?", (f"node:{node_id}",))]
     )
+
+
+def rule_rows(rules: Sequence[Rule]) -> list[Statement]:
+    """Save all rules of approval, in their order, in the place of those there were."""
+    sql = "INSERT INTO rules (id, body) VALUES (?, ?)"
+    return [("DELETE FROM rules", ()), *((sql, (place, encode(rule).decode())) for place, rule in enumerate(rules, 1))]
+
+
+def load_rules(store: Store) -> list[Rule]:
+    """All rules of approval, in their order. Raises DatabaseInvalid."""
+    return [_body(Rule, row[0]) for row in store.read("SELECT body FROM rules ORDER BY id")]
 
 
 def load_nodes(store: Store) -> list[Node]:

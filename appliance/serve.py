@@ -36,6 +36,7 @@ from appliance.web.node_api import NodeApi
 from appliance.web.operator import Operator
 from appliance.web.packs import Packs
 from appliance.web.profile_api import ProfileApi
+from appliance.web.rule_api import RuleApi
 from appliance.web.secret_api import SecretApi
 from images.errors import GildError
 from images.store import Store as Images
@@ -143,6 +144,7 @@ async def _listen(
         *Operator(head).routes(),
         *ProfileApi(head).routes(),
         *SecretApi(head).routes(),
+        *RuleApi(head).routes(),
         *live.operator_routes(),
     ]
     operator = await _started(runners, app.application(routes))

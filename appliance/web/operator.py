@@ -108,7 +108,7 @@ class Operator:
         fields: dict[str, Any] = {
             key: read_text(body, key) for key in ("profile", "name", "address", "loader") if key in body
         }
-        fields |= {key: _texts(body, key) for key in ("group", "ungroup") if key in body}
+        fields |= {key: read_texts(body, key) for key in ("group", "ungroup") if key in body}
         own = {key: word for key in OWN if (word := read_text(body, key)) is not None}
         return web.json_response(self.head.set(_refs(body), **fields, own=own))
 
@@ -129,13 +129,14 @@ async def read_body(request: web.Request) -> dict[str, Any]:
 
 
 def _refs(body: dict[str, Any]) -> list[str]:
-    refs = _texts(body, "refs")
+    refs = read_texts(body, "refs")
     if not refs:
         raise Wrong("refs should be a list of node names")
     return refs
 
 
-def _texts(body: dict[str, Any], key: str) -> list[str]:
+def read_texts(body: dict[str, Any], key: str) -> list[str]:
+    """A list of texts of the body. Raises Wrong."""
     value = body.get(key)
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise Wrong(f"{key} should be a list of texts")

@@ -144,3 +144,16 @@ def test_an_image_that_a_profile_asks_for_stays(say: Say) -> None:
     for words in (("compute", "--all"), ("compute:1",)):
         code, _, err = say("image", "rm", *words, "--yes")
         assert code == 1 and "profile held is for compute" in err and "profile set held" in err
+
+
+def test_rules_are_added_listed_and_removed(say: Say) -> None:
+    code, out, _ = say("rule", "add", "vendor=Nobody*", "memory=64GiB+", "--names", "big{n}", "--group", "rack1")
+    assert code == 0 and out == "rule 1: vendor=Nobody* memory=64GiB+\n"
+    assert as_json(say("rule", "add", "--wait", "--before", "1", "--json"))["act"] == "wait"
+    assert [rule["id"] for rule in as_json(say("rule", "list", "--json"))] == [2, 1]
+    assert "every machine" in say("rule", "list")[1]
+    code, _, err = say("rule", "add", "colour=red")
+    assert code != 0 and "'colour=red' is not a condition" in err and "vendor, serial" in err
+    for number in ("1", "2"):
+        assert say("rule", "rm", number)[0] == 0
+    assert say("rule", "rm", "1")[0] == 3 and as_json(say("rule", "list", "--json")) == []
