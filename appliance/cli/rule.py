@@ -13,7 +13,7 @@ from appliance.cli.selecting import JSON
 
 @click.group("rule", cls=Noun)
 def command() -> None:
-    """Approval by rule: machines let out of the waiting room by what they are.
+    """Approval by rule, for machines yet to come.
 
     The first rule that fits decides. Rules approve and never install.
     """
@@ -23,7 +23,7 @@ def command() -> None:
 @JSON
 @click.pass_obj
 def list_(site: Site, /, json_: bool) -> None:
-    """All rules in their order, and who of those that wait each would take."""
+    """All rules, and who waits that each would take."""
     rules = site.client.get("rules")
     if json_:
         return show.as_json(rules)
