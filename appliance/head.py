@@ -86,6 +86,8 @@ class Head:
         self.log = self._nodes.log
         self.approve = self._nodes.approve
         self.rename = self._nodes.rename
+        self.same = self._nodes.same
+        self.other = self._nodes.other
         self.set = self._nodes.set
         self.remove = self._nodes.remove
         self.profiles = self._profiles.profiles

@@ -13,6 +13,7 @@ from appliance.sessions import Sessions
 from appliance.timeline import Entry, clean
 from images.errors import GildError
 from netboot import disks
+from netboot.identity import Sighting
 from netboot.naming import check_name, is_pattern, next_names
 from netboot.node import Event, Node, State
 from netboot.noderange import check_group
@@ -96,6 +97,7 @@ class Nodes:
             "ordered": armed,
             "boot": node.boot.value,
             "reason": node.reason,
+            "conflict": self._conflict(node),
             "phase": node.phase,
             "done": node.done,
             "total": node.total,
@@ -107,6 +109,53 @@ class Nodes:
             "seen_seconds": max(0.0, now - node.last_seen),
             "seconds_to": _seconds_to(node),
         }
+
+    def _conflict(self, node: Node) -> str:
+        """What about a machine of the waiting room contradicts what is known of a node."""
+        if node.state is not State.WAITING:
+            return ""
+        return self.roster.identify(Sighting(node.macs, node.uuid, node.serial)).conflict
+
+    def _like(self, node: Node) -> Node | None:
+        return self.roster.identify(Sighting(node.macs, node.uuid, node.serial)).like
+
+    def same(self, ref: str, name: str) -> dict[str, Any]:
+        """A machine of the waiting room is that node with another network card: the node keeps name, address, history
+        and orders, and has the machine's cards from now on. Raises Unknown, Wrong, NoSpace."""
+        roster = self.roster
+        stranger, node = roster.find(ref), roster.find(name)
+        if stranger.state is not State.WAITING or node.state is State.WAITING:
+            raise Wrong(
+                f"{stranger.label} would have to wait, and {node.label} to be a node", "see: gild.pyz node list"
+            )
+        if node.state in (State.INSTALLING, State.CAPTURING):
+            raise Wrong(f"{node.label} is {node.state.value}", f"first: gild.pyz node cancel {node.label}")
+        if not stranger.mac:
+            raise Wrong(f"{stranger.label} has shown no network card")
+        after = replace(
+            node, macs=stranger.macs, uuid=stranger.uuid or node.uuid, serial=stranger.serial or node.serial,
+            facts=stranger.facts or node.facts,
+        )  # fmt: skip
+        self.sessions.forget(stranger.id)
+        roster.remove(stranger)
+        with roster.durable([node]):
+            roster.pool.unreserve(node.mac)
+            roster.pool.reserve(after.mac, node.address)
+            roster.replace(after)
+            roster.timeline.add(node.id, f"has another network card: {after.mac} for {node.mac}", "good")
+        return self._row(after)
+
+    def other(self, ref: str) -> dict[str, Any]:
+        """A machine of the waiting room is not the node it looks like. Raises Unknown, Wrong, NoSpace."""
+        stranger = self.roster.find(ref)
+        like = self._like(stranger)
+        if stranger.state is not State.WAITING or like is None:
+            raise Wrong(f"{stranger.label} does not look like another one", "see: gild.pyz node list")
+        after = replace(stranger, apart=(*stranger.apart, like.id))
+        with self.roster.durable([stranger]):
+            self.roster.replace(after)
+            self.roster.timeline.add(stranger.id, f"is not {like.label}: said by hand", "good")
+        return self._row(after)
 
     def _profile(self, node: Node) -> Profile:
         """Its profile with all that is inherited; an empty one where that cannot be told."""
@@ -133,10 +182,16 @@ class Nodes:
         shown. Raises Unknown, Wrong, NameInvalid, ProfileInvalid, NoSpace, and then nobody is approved."""
         roster = self.roster
         self._check_profile(profile)
-        chosen = list(roster.strangers()) if refs is None else roster.select(refs)
+        doubt = {node.id: self._like(node) for node in roster.strangers()}
+        chosen = [node for node in roster.strangers() if not doubt[node.id]] if refs is None else roster.select(refs)
         for node in chosen:
             if node.state is not State.WAITING:
                 raise Wrong(f"{node.label} is approved already", "rename it with: gild.pyz node set NODE --name NAME")
+            if like := doubt[node.id]:
+                raise Wrong(
+                    f"{node.label} looks like {like.label}, with another network card",
+                    f"say which it is: gild.pyz node same {node.id} {like.label}, or node other {node.id}",
+                )
             if not node.mac:
                 raise Wrong(f"{node.label} has shown no network card that could have an address")
         pattern = names or wanted(profile, roster.profiles).profile.names or roster.config.names

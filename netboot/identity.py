@@ -73,6 +73,7 @@ class Verdict:
     score: int = 0
     conflict: str = ""
     absorbed: tuple[Node, ...] = ()
+    like: Node | None = None  # the node it would be if its network card had been changed: a person has to say
 
 
 def identify(sighting: Sighting, known: Iterable[Node]) -> Verdict:
@@ -91,7 +92,7 @@ def identify(sighting: Sighting, known: Iterable[Node]) -> Verdict:
     shared = set(sighting.macs) & set(best.macs)
     if best.facts is not None and not shared:
         # Its cards are known and this is none of them: a card was changed, or two boards have the same UUID.
-        return Verdict(None, points, f"has the UUID or serial of {best.label} but none of its network cards")
+        return Verdict(None, points, _no_card_of(best), like=best)
     if _differs(sighting, best):
         return Verdict(None, points, f"has a network card of {best.label} but another UUID or serial")
     return Verdict(best, points)
@@ -120,7 +121,21 @@ def _by_mac(sighting: Sighting, holder: Node, others: list[Node]) -> Verdict:
     rivals = [node for node in others if node not in absorbed and set(node.macs) & set(sighting.macs)]
     if rivals:
         return Verdict(holder, points, f"claims a network card of {rivals[0].label}", absorbed)
+    like = next((node for node in others if _changed_card(holder, node) and node not in absorbed), None)
+    if like is not None:
+        return Verdict(holder, points, _no_card_of(like), absorbed, like)
     return Verdict(holder, points, "", absorbed)
+
+
+def _changed_card(stranger: Node, node: Node) -> bool:
+    """Whether a machine that waits under a card of its own may be this node all the same. Until somebody has said that
+    it is not, it stays in doubt, however often it is seen."""
+    known = stranger.state is State.WAITING and node.state is not State.WAITING and node.facts is not None
+    return known and node.id not in stranger.apart
+
+
+def _no_card_of(node: Node) -> str:
+    return f"has the UUID or serial of {node.label} but none of its network cards"
 
 
 def _differs(sighting: Sighting, node: Node) -> bool:

@@ -71,6 +71,7 @@ class Node:
     macs: tuple[str, ...] = ()  # the one it booted from first
     uuid: str = ""
     serial: str = ""
+    apart: tuple[int, ...] = ()  # nodes it looks like and, as somebody has said, is not
     machine_id: str = ""  # of the systems installed on it, the same every time
     address: str = ""
     profile: str = "default"

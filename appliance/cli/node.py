@@ -16,6 +16,8 @@ VERBS = {
     "capture": ("node_capture", "command"),
     "cancel": ("node_order", "cancel"),
     "set": ("node_change", "set_"),
+    "same": ("node_change", "same"),
+    "other": ("node_change", "other"),
     "rm": ("node_change", "rm"),
 }
 

@@ -36,6 +36,30 @@ def set_(site: Site, /, nodes: tuple[str, ...], **fields: Any) -> None:
     print(f"{rows[0]['name']} is set" if len(rows) == 1 else f"{len(rows)} are set")
 
 
+@click.command("same")
+@click.argument("machine")
+@click.argument("node")
+@YES
+@click.pass_obj
+def same(site: Site, /, machine: str, node: str, yes: bool) -> None:
+    """MACHINE, which waits, is NODE with another network card.
+
+    The node keeps its name, address and history; its old card is forgotten.
+    """
+    show.ask(f"Is {machine} {node}, with another network card?", yes)
+    row = site.client.post("nodes", "same", ref=machine, node=node)
+    print(f"{row['name']} has the card {row['mac']} and the address {row['address']}")
+
+
+@click.command("other")
+@click.argument("machine")
+@click.pass_obj
+def other(site: Site, /, machine: str) -> None:
+    """MACHINE, which waits, is not the node it looks like."""
+    site.client.post("nodes", "other", ref=machine)
+    print(f"{machine} is another machine: gild.pyz node approve {machine}")
+
+
 @click.command("rm")
 @click.argument("nodes", nargs=-1, required=True)
 @YES

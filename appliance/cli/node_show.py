@@ -25,7 +25,7 @@ def list_(site: Site, /, nodes: tuple[str, ...], json_: bool, quiet: bool) -> No
         for row in rows:
             print(row["name"] or row["mac"])
         return None
-    return show.table(
+    show.table(
         ["node", "state", "address", "machine", "image", "profile", "since"],
         [
             [
@@ -41,6 +41,11 @@ def list_(site: Site, /, nodes: tuple[str, ...], json_: bool, quiet: bool) -> No
         ],
         "no machine has asked for anything yet; switch one on with network boot first in its boot order",
     )
+    for row in rows:
+        if row["conflict"]:
+            print(f"! #{row['id']} {show.plain(row['conflict'])}")
+            print(f"  is it that node: node same {row['id']} NODE; or another machine: node other {row['id']}")
+    return None
 
 
 @click.command("show")
@@ -57,6 +62,7 @@ def show_(site: Site, /, node: str, json_: bool) -> None:
         [
             ("node", show.safe(row["name"] or f"#{row['id']} (not approved)")),
             ("state", show.state(row["state"]) + (f": {show.safe(row['reason'])}" if row["reason"] else "")),
+            ("conflict", show.safe(row["conflict"])),
             ("address", row["address"]),
             ("mac", ", ".join(row["macs"])),
             ("machine", show.safe(f"{facts.get('vendor', '')} {facts.get('product', '')}".strip())),

@@ -33,6 +33,8 @@ class Operator:
             web.post("/nodes/capture", self.capture),
             web.post("/nodes/set", self.set),
             web.post("/nodes/remove", self.remove),
+            web.post("/nodes/same", self.same),
+            web.post("/nodes/other", self.other),
             web.get("/nodes/{ref}", self.node),
             web.get("/nodes/{ref}/log", self.log),
         ]
@@ -111,6 +113,15 @@ class Operator:
         fields |= {key: read_texts(body, key) for key in ("group", "ungroup") if key in body}
         own = {key: word for key in OWN if (word := read_text(body, key)) is not None}
         return web.json_response(self.head.set(_refs(body), **fields, own=own))
+
+    async def same(self, request: web.Request) -> web.Response:
+        """A machine that waits is that node, with another network card."""
+        body = await read_body(request)
+        return web.json_response(self.head.same(read_text(body, "ref") or "", read_text(body, "node") or ""))
+
+    async def other(self, request: web.Request) -> web.Response:
+        """A machine that waits is not the node it looks like."""
+        return web.json_response(self.head.other(read_text(await read_body(request), "ref") or ""))
 
     async def remove(self, request: web.Request) -> web.Response:
         """Forget nodes."""

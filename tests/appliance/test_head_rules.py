@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.errors import Unknown
+from appliance.errors import Unknown, Wrong
 from images.errors import GildError
 from netboot.report import Disk, Hello, Nic
 from tests.appliance.rack import Rack
@@ -76,3 +76,61 @@ def test_a_machine_in_doubt_is_approved_by_nobody(rack: Rack) -> None:
     facts = replace(first.facts(), nics=(Nic("eth0", other.mac, boot=True),))
     rack.head.hello(Hello(other.mac, facts), other.address)
     assert rack.head.node(other.mac)["state"] == "waiting"
+
+
+def swapped(rack: Rack) -> tuple[str, str]:
+    """node01 is off; the same machine comes back with another card. Returns the old and the new MAC."""
+    first = rack.approved()
+    first.hello()
+    other = rack.machine(2)
+    other.boot()
+    facts = replace(first.facts(), nics=(Nic("eth0", other.mac, boot=True),))
+    rack.head.hello(Hello(other.mac, facts), other.address)
+    return first.mac, other.mac
+
+
+def test_a_changed_card_is_a_question(rack: Rack) -> None:
+    _, mac = swapped(rack)
+    stranger = rack.head.node(mac)
+    assert stranger["conflict"] == "has the UUID or serial of node01 but none of its network cards"
+    assert rack.head.approve(None) == [], "nobody is approved who is in doubt"
+    with pytest.raises(Wrong, match="looks like node01") as raised:
+        rack.head.approve([mac])
+    assert "node same 2 node01, or node other 2" in raised.value.hint
+    assert rack.head.node("node01")["conflict"] == ""
+
+
+def test_it_is_that_node_with_another_card(rack: Rack) -> None:
+    old, mac = swapped(rack)
+    before = rack.head.node("node01")
+    node = rack.head.same(mac, "node01")
+    assert (node["id"], node["name"], node["address"], node["macs"]) == (1, "node01", before["address"], [mac])
+    assert len(rack.head.nodes()) == 1
+    back = rack.machine(2)
+    assert back.lease().yiaddr == before["address"], "its address came along"
+    assert "has another network card" in rack.timeline("node01") and "first seen" in rack.timeline("node01")
+    rack.stop()
+    rack.start()
+    assert rack.head.node(mac)["name"] == "node01" and rack.head.roster.by_mac(old) is None
+
+
+def test_it_is_another_machine(rack: Rack) -> None:
+    _, mac = swapped(rack)
+    rack.head.other(mac)
+    assert rack.head.node(mac)["conflict"] == ""
+    assert [row["name"] for row in rack.head.approve([mac])] == ["node02"]
+    rack.stop()
+    rack.start()
+    assert rack.head.node("node02")["conflict"] == ""
+
+
+def test_what_is_no_question(rack: Rack) -> None:
+    rack.approved()
+    rack.machine(2).boot()
+    for act in (
+        lambda: rack.head.other("#2"),
+        lambda: rack.head.same("node01", "#2"),
+        lambda: rack.head.other("node01"),
+    ):
+        with pytest.raises(Wrong):
+            act()

@@ -38,13 +38,13 @@ def nodes(lab: Lab) -> list[dict[str, Any]]:
 
 
 def appear(lab: Lab, machine: Machine) -> dict[str, Any]:
-    """Switch a machine on; the row of the waiting room once it has shown its hardware."""
+    """Switch a machine on; its row once it has shown its hardware."""
     machine.start()
 
     def waiting() -> dict[str, Any] | None:
         return next((node for node in nodes(lab) if machine.mac in node["macs"] and node["machine"]), None)
 
-    found: dict[str, Any] = lab.wait(waiting, SECONDS, f"{machine.name} in the waiting room", every=1.0)
+    found: dict[str, Any] = lab.wait(waiting, SECONDS, f"{machine.name} to say hello", every=1.0)
     return found
 
 
@@ -61,9 +61,12 @@ def installed(lab: Lab, *names: str) -> None:
 
 
 def profiles(lab: Lab, controller: Controller) -> None:
-    """Two kinds of node: one with Slurm and the cluster's munge key, and one without."""
+    """Two kinds of node, told from each other by their memory: one with Slurm and the cluster's munge key, and one
+    without."""
     lab.gild("profile", "set", "compute", "--image", SLURM, "--names", "node{n:02}", text=True)
     lab.gild("profile", "set", "storage", "--image", IMAGE, "--names", "store{n}", text=True)
+    lab.gild("rule", "add", "memory=600MiB+", "--profile", "compute", "--group", "rack1", text=True)
+    lab.gild("rule", "add", "--profile", "storage", text=True)
     lab.gild("secret", "set", "munge.key", "--profile", "compute", str(controller.key), text=True)
     folder = lab.state / "profiles/compute"
     (folder / "overlay/etc").mkdir(parents=True)
@@ -86,11 +89,11 @@ def test_four_machines_become_a_cluster(pyz: object) -> None:
         controller.munged()
 
         compute = [lab.machine(f"c{n}", "bios", disk_size="4G", memory=768) for n in (1, 2)]
-        for machine in compute:  # names come in the order of power-on
-            lab.gild("node", "approve", str(appear(lab, machine)["id"]), "--profile", "compute")
+        for machine, name in zip(compute, ("node01", "node02"), strict=True):  # in the order of power-on
+            assert appear(lab, machine)["name"] == name
         controller.conf.open("a").write("NodeName=node[01-02] CPUs=1\nPartitionName=all Nodes=ALL Default=YES\n")
         controller.slurmctld()
-        installed(lab, "@profile:compute")
+        installed(lab, "@rack1")
         assert [row(lab, name)["macs"][0] for name in ("node01", "node02")] == [machine.mac for machine in compute]
 
         def idle() -> bool:
@@ -104,8 +107,8 @@ def test_four_machines_become_a_cluster(pyz: object) -> None:
             machine.stop()
 
         storage = [lab.machine(f"s{n}", "bios", disk_size=f"{n + 3}G", bus="ahci") for n in (1, 2)]
-        for machine in storage:
-            lab.gild("node", "approve", str(appear(lab, machine)["id"]), "--profile", "storage")
+        for machine, name in zip(storage, ("store1", "store2"), strict=True):
+            assert appear(lab, machine)["name"] == name
         installed(lab, "store[1-2]")
         assert {node["name"]: node["image"].partition(":")[0] for node in nodes(lab)} == {
             "node01": SLURM, "node02": SLURM, "store1": IMAGE, "store2": IMAGE,
