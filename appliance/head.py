@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance import __version__
 from appliance.config import Config
+from appliance.head_acceptance import Acceptance
 from appliance.head_boot import Boots
 from appliance.head_capture import Captures
 from appliance.head_install import Installs
@@ -58,6 +59,7 @@ class Head:
         self._captures = Captures(self.roster, images, self._installs.sessions)
         self._rules = Rules(self.roster, self._nodes.approve)
         self._installs.on_hello = self._rules.consider
+        self._acceptance = Acceptance(self.roster, self._keys)
         self._keys.made = self._installs.sessions.wake
         self._begun = self.clock.steady()
         self.foreign: Callable[[], list[Server]] = list  # other DHCP servers on the wire, where somebody looks for them
@@ -107,6 +109,7 @@ class Head:
         self.install = self._orders.install
         self.capture = self._captures.order
         self.cancel = self._orders.cancel
+        self.acceptance = self._acceptance.acceptance
         self.events_since = self._nodes.events_since
         self.changes = self._nodes.changes
         self.news = self.roster.timeline.news

@@ -53,6 +53,11 @@ class HostKeys:
         """File name -> content; empty while they are being made."""
         return self._held.get(node_id, {})
 
+    def public(self, node_id: int) -> list[str]:
+        """What a node is known by, "TYPE BASE64" each; empty if no keys were made for it."""
+        held = self._held.get(node_id) or json.loads(rows.load_host_keys(self._store, node_id) or "{}")
+        return [" ".join(text.split()[:2]) for name, text in sorted(held.items()) if name.endswith(".pub")]
+
     def forget(self, node_id: int) -> None:
         """The node is gone."""
         self._held.pop(node_id, None)

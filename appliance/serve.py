@@ -30,6 +30,7 @@ from appliance.notify import notify
 from appliance.paths import Paths
 from appliance.store import Store
 from appliance.web import app
+from appliance.web.acceptance_api import AcceptanceApi
 from appliance.web.boot import MAX_BODY, Boot
 from appliance.web.live_api import LiveApi
 from appliance.web.node_api import NodeApi
@@ -145,6 +146,7 @@ async def _listen(
         *ProfileApi(head).routes(),
         *SecretApi(head).routes(),
         *RuleApi(head).routes(),
+        *AcceptanceApi(head).routes(),
         *live.operator_routes(),
     ]
     operator = await _started(runners, app.application(routes))

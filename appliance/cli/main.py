@@ -54,6 +54,7 @@ NOUNS = {
     "profile": ("profile", "command"),
     "layout": ("layout", "command"),
     "secret": ("secret", "command"),
+    "cluster": ("cluster", "command"),
     "probe": ("probe", "command"),
     "doctor": ("doctor", "command"),
     "service": ("unit", "command"),
