@@ -102,6 +102,8 @@ class Facts:
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     kernel: str = ""
+    sockets: int = 0
+    gpus: tuple[str, ...] = ()  # cards that compute, "VENDOR:DEVICE" in hex
 
 
 @dataclass(frozen=True)

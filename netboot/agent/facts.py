@@ -12,9 +12,11 @@ from netboot.report import Disk, Facts, Nic
 
 MAX_DISKS = 256
 MAX_NICS = 64
+MAX_GPUS = 64
 MAX_TEXT = 128  # characters of one claim of the hardware
 # Not disks to install on: loop, RAM, optical, floppy, device mapper, md, network block, eMMC boot and RPMB areas.
 _NO_DISK = re.compile(r"(loop|ram|sr|fd|dm-|md\d|zram|nbd|mtdblock)|mmcblk\d+(boot\d|rpmb)")
+_NVIDIA = "10de"  # in pci.ids
 # Drivers of the disk, not of its controller.
 _UPPER = {"sd", "sr", "ses", "mmcblk"}
 _SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"  # UEFI 2.10 section 3.3, EFI_GLOBAL_VARIABLE
@@ -24,7 +26,7 @@ def gather(sys: str = "/sys", proc: str = "/proc", dev: str = "/dev", boot_mac: 
     """Everything the head wants to know. `boot_mac` marks the NIC the machine booted from. Never raises: what cannot
     be read stays empty."""
     dmi = f"{sys}/class/dmi/id"
-    cpu, cores, threads = parse_cpuinfo(_text(f"{proc}/cpuinfo", 1 << 20))
+    cpu, sockets, cores, threads = parse_cpuinfo(_text(f"{proc}/cpuinfo", 1 << 20))
     return Facts(
         firmware="uefi" if os.path.isdir(f"{sys}/firmware/efi") else "bios",
         secure_boot=_bytes(f"{sys}/firmware/efi/efivars/{_SECURE_BOOT}")[-1:] == b"\x01",
@@ -40,11 +42,13 @@ def gather(sys: str = "/sys", proc: str = "/proc", dev: str = "/dev", boot_mac: 
         disks=read_disks(sys, dev),
         nics=read_nics(sys, boot_mac),
         kernel=platform.release(),
+        sockets=sockets,
+        gpus=read_gpus(sys),
     )
 
 
-def parse_cpuinfo(text: str) -> tuple[str, int, int]:
-    """(model, cores, threads) of /proc/cpuinfo; on arm64, which tells no model and no cores, ("", 0, threads)."""
+def parse_cpuinfo(text: str) -> tuple[str, int, int, int]:
+    """(model, sockets, cores, threads) of /proc/cpuinfo; on arm64, which tells no more, ("", 0, 0, threads)."""
     model, threads, cores, package = "", 0, set(), ""
     for line in text.splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
@@ -57,7 +61,7 @@ def parse_cpuinfo(text: str) -> tuple[str, int, int]:
             package = value
         elif key == "core id":
             cores.add((package, value))
-    return model, len(cores), threads
+    return model, len({package for package, _ in cores}), len(cores), threads
 
 
 def parse_meminfo(text: str) -> int:
@@ -181,6 +185,19 @@ def read_nics(sys: str = "/sys", boot_mac: str = "") -> tuple[Nic, ...]:
             )
         )
     return tuple(nics[:MAX_NICS])
+
+
+def read_gpus(sys: str = "/sys") -> tuple[str, ...]:
+    """The cards that compute, "VENDOR:DEVICE" each in the hex digits of pci.ids, at most MAX_GPUS. They are of class 3D
+    controller or other display (AMD's), or NVIDIA's of any; a board's own display is a plain VGA controller."""
+    found = []
+    for name in _names(f"{sys}/bus/pci/devices"):
+        kind, vendor, device = (
+            _word(f"{sys}/bus/pci/devices/{name}/{word}").removeprefix("0x") for word in ("class", "vendor", "device")
+        )
+        if kind.startswith(("0302", "0380")) or (kind.startswith("03") and vendor == _NVIDIA):
+            found.append(f"{vendor}:{device}")
+    return tuple(found[:MAX_GPUS])
 
 
 def _driver(device: str, sys: str) -> str:

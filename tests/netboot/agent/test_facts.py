@@ -148,6 +148,20 @@ def test_the_machine(tree: Tree) -> None:
     assert found.uuid == "4c4c4544-0042-3110-8054-c7c04f4d3233"
     assert found.memory == 512 << 20
     assert (found.cpu, found.cores, found.threads) == ("Intel(R) Xeon(R) Gold 6230 CPU @ 2.10GHz", 3, 4)
+    assert found.sockets == 2
+
+
+def test_gpus_are_not_displays(tree: Tree) -> None:
+    cards = [
+        ("0x030000", "0x1a03", "0x2000"),  # a board's own display
+        ("0x030200", "0x10de", "0x20b0"),
+        ("0x030000", "0x10de", "0x2204"),
+        ("0x038000", "0x1002", "0x740c"),
+        ("0x020000", "0x10de", "0x1234"),  # no display at all
+    ]
+    for number, (kind, vendor, device) in enumerate(cards):
+        tree.put(f"bus/pci/devices/0000:0{number}:00.0", **{"class": kind, "vendor": vendor, "device": device})
+    assert tree.gather().gpus == ("10de:20b0", "10de:2204", "1002:740c")
 
 
 def test_a_machine_that_shows_nothing_is_no_error(tree: Tree) -> None:
