@@ -1,4 +1,4 @@
-"""gild cluster: its verbs, each in the file of its kind."""
+"""gild cluster: the services beside this head that have to know the nodes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from appliance.cli.main import Verbs
 
 # Verbs in the order in which they are used: name -> file, function.
 VERBS = {
+    "hosts": ("cluster_tell", "hosts"),
+    "slurm": ("cluster_tell", "slurm"),
+    "pbs": ("cluster_tell", "pbs"),
+    "sge": ("cluster_tell", "sge"),
+    "ansible": ("cluster_tell", "ansible"),
+    "genders": ("cluster_tell", "genders"),
     "test": ("cluster_test", "command"),
 }
 
 
 @click.group("cluster", cls=Verbs, verbs=VERBS)
 def command() -> None:
-    """The nodes as one cluster."""
+    """Tell hosts file, schedulers and tools of this machine which nodes there are.
+
+    Each verb can be repeated: it changes what has to be changed. --dry-run shows it first. See: help cluster.
+    """
