@@ -74,7 +74,7 @@ _WIRE = """\
 """
 
 _NEXT = """\
-timeout 20 ssh -n -o BatchMode=yes -o ConnectTimeout=8 __NEXT__ hostname 2>&1 | tail -n 5 |
+timeout 20 ssh -n -o BatchMode=yes -o ConnectTimeout=8 -- __NEXT__ hostname 2>&1 | tail -n 5 |
 while IFS= read -r line; do say said "$line"; done
 say end
 """
@@ -203,7 +203,7 @@ def read(lines: Iterable[tuple[float, str]]) -> Told:
             continue
         word, text = match[1], (match[2] or "").strip()
         words[word] = (*words.get(word, ()), text)
-        if word == "clock" and offset is None:
+        if word == "clock" and len(words[word]) == 1:
             seconds, _, parts = text.partition(".")
             # Whole seconds are, on average, half a second behind.
             node = _number(text, 0) if parts.isdigit() else _number(f"{seconds}.5", 0)
