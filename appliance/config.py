@@ -103,6 +103,8 @@ SETTINGS: tuple[Setting, ...] = (
             " have no slurm.conf (SRV record of _slurmctld._tcp, port 6817)"),
     Setting("http_port", 80, _number(1, 65535), "port of boot files and image packs"),
     Setting("https_port", 443, _number(1, 65535), "port the installer reports to"),
+    Setting("power_wait", 180, _number(10, 3600), "seconds a machine that was switched on has to ask for an address;"
+            " servers take minutes in their firmware"),
     Setting("dhcp_check", "on", _choice("on", "off"), "whether to look for other DHCP servers and not be the second"),
     Setting("log", "info", _choice("info", "debug"), "how much is printed: info, or debug for every packet"),
 )  # fmt: skip
@@ -133,6 +135,7 @@ class Config:
     slurm: str
     http_port: int
     https_port: int
+    power_wait: int
     dhcp_check: str
     log: str
     network: ipaddress.IPv4Network = NOWHERE

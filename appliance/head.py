@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from appliance import __version__
 from appliance.config import Config
 from appliance.head_acceptance import Acceptance
+from appliance.head_bmcs import Bmcs
 from appliance.head_boot import Boots
 from appliance.head_capture import Captures
 from appliance.head_install import Installs
@@ -23,6 +24,7 @@ from appliance.head_nodes import Nodes
 from appliance.head_orders import Orders
 from appliance.head_overlay import Overlays
 from appliance.head_plan import BootPieceOf
+from appliance.head_power import Powers
 from appliance.head_profiles import Profiles
 from appliance.head_secrets import Secrets
 from appliance.host_keys import HostKeys
@@ -60,6 +62,9 @@ class Head:
         self._rules = Rules(self.roster, self._nodes.approve)
         self._installs.on_hello = self._rules.consider
         self._acceptance = Acceptance(self.roster, self._keys)
+        self._bmcs = Bmcs(self.roster)
+        self._powers = Powers(self.roster, self._bmcs)
+        self._boots.heard = self._powers.heard
         self._keys.made = self._installs.sessions.wake
         self._begun = self.clock.steady()
         self.foreign: Callable[[], list[Server]] = list  # other DHCP servers on the wire, where somebody looks for them
@@ -110,6 +115,12 @@ class Head:
         self.capture = self._captures.order
         self.cancel = self._orders.cancel
         self.acceptance = self._acceptance.acceptance
+        self.bmcs = self._bmcs.bmcs
+        self.bmc_set = self._bmcs.set
+        self.bmc_trust = self._bmcs.trust
+        self.bmc_remove = self._bmcs.remove
+        self.power = self._powers.begin
+        self.power_outcome = self._powers.outcome
         self.events_since = self._nodes.events_since
         self.changes = self._nodes.changes
         self.news = self.roster.timeline.news
@@ -148,12 +159,14 @@ class Head:
         self._orders.tick()
         self._installs.sessions.tick()
         self._captures.tick()
+        self._powers.tick()
         self.roster.save()
 
     async def close(self) -> None:
         """Write what is left and stop making keys; waiting agents get their answer."""
         for node_id in list(self.roster.nodes):
             self._installs.sessions.wake(node_id)
+        self._powers.close()
         await self._captures.close()
         self._keys.close()
         self.roster.save()

@@ -38,6 +38,8 @@ class Boots:
         """`available` says whether the head has a boot file of that name."""
         self.roster, self.config = roster, roster.config
         self.counts: Counter[str] = Counter()
+        # A known node asks for an address: its number, and whether it is its firmware that asks.
+        self.heard: Callable[[int, bool], None] = lambda node_id, boots: None
         self._available = _Names(available)
         config = roster.config
         self._options = NetworkOptions(
@@ -123,6 +125,7 @@ class Boots:
             return self._packet(request, replies.nak(request, self.config.address, reason))
         if node is not None:
             self.roster.touch(node.id)
+            self.heard(node.id, boot is not None)
             if node.state is State.WAITING and node.address != wanted:
                 self.roster.replace(replace(node, address=wanted))
         packets = list(self._packet(request, replies.ack(request, wanted, self._options, boot, host)))
@@ -158,6 +161,7 @@ class Boots:
 
     def _seen(self, node: Node, request: DhcpRequest, kind: Firmware, boot: BootFile | None, address: str) -> None:
         self.roster.touch(node.id)
+        self.heard(node.id, kind is not Firmware.NONE)
         if kind is Firmware.NONE:
             return
         if boot is None:

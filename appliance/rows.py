@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from appliance.schema import DatabaseInvalid
 from appliance.store import Statement, Store
+from netboot.bmc import Bmc
 from netboot.node import Node
 from netboot.order import Order
 from netboot.profile import Profile
@@ -66,6 +67,16 @@ def secret_row(owner: str, name: str, value: bytes) -> Statement:
 def secret_gone(owner: str, name: str) -> Statement:
     """Forget a secret."""
     return "DELETE FROM secrets WHERE owner = ? AND name = ?", (owner, name)
+
+
+def bmc_row(bmc: Bmc) -> Statement:
+    """Save the BMC of a node, password and all."""
+    return "INSERT OR REPLACE INTO bmcs (node_id, body) VALUES (?, ?)", (bmc.node_id, encode(bmc).decode())
+
+
+def bmc_gone(node_id: int) -> Statement:
+    """Forget the BMC of a node."""
+    return "DELETE FROM bmcs WHERE node_id = ?", (node_id,)
 
 
 def order_row(order: Order) -> Statement:
@@ -146,6 +157,11 @@ def load_orders(store: Store) -> list[Order]:
     """The last order of every node, closed or not."""
     sql = "SELECT body FROM orders WHERE id IN (SELECT max(id) FROM orders GROUP BY node_id) ORDER BY id"
     return [_body(Order, row[0]) for row in store.read(sql)]
+
+
+def load_bmcs(store: Store) -> list[Bmc]:
+    """The BMCs of all nodes."""
+    return [_body(Bmc, row[0]) for row in store.read("SELECT body FROM bmcs ORDER BY node_id")]
 
 
 def load_host_keys(store: Store, node_id: int) -> str:

@@ -36,6 +36,7 @@ from appliance.web.live_api import LiveApi
 from appliance.web.node_api import NodeApi
 from appliance.web.operator import Operator
 from appliance.web.packs import Packs
+from appliance.web.power_api import PowerApi
 from appliance.web.profile_api import ProfileApi
 from appliance.web.rule_api import RuleApi
 from appliance.web.secret_api import SecretApi
@@ -145,6 +146,7 @@ async def _listen(
         *Operator(head).routes(),
         *ProfileApi(head).routes(),
         *SecretApi(head).routes(),
+        *PowerApi(head).routes(),
         *RuleApi(head).routes(),
         *AcceptanceApi(head).routes(),
         *live.operator_routes(),

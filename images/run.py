@@ -33,6 +33,7 @@ PACKAGE_OF = {
     "xfs_growfs": "xfsprogs",
     "efibootmgr": "efibootmgr",
     "ip": "iproute2",
+    "ipmitool": "ipmitool",
     "tar": "tar",
     "ssh": "openssh-client",
     "qemu-img": "qemu-utils",

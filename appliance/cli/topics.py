@@ -25,6 +25,7 @@ TOPICS = {
     "boot": "what happens between power-on and up; firmware, your own boot files",
     "doctor": "before it serves: what is wrong with this machine, who else is on the wire",
     "test": "whether the nodes work as a cluster, and who is slow",
+    "power": "switching machines on and off from here: wake, IPMI, Redfish",
     "trouble": "a machine does not come up: where to look",
     "safety": "who may do what, and what is never done without an order",
     "upkeep": "a service at boot; backup, restore, a newer gild.pyz",
