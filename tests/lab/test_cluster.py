@@ -5,6 +5,9 @@ No more than two run at a time: the emulated processors of a small machine carry
 
 from __future__ import annotations
 
+import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +63,11 @@ def installed(lab: Lab, *names: str) -> None:
     lab.wait(up, 2 * SECONDS, f"{names} up", every=2.0)
 
 
+def key_of(lab: Lab) -> Path:
+    """The key with which the head logs in, and the nodes at each other's."""
+    return lab.folder / "key"
+
+
 def profiles(lab: Lab, controller: Controller) -> None:
     """Two kinds of node, told from each other by their memory: one with Slurm and the cluster's munge key, and one
     without."""
@@ -70,9 +78,18 @@ def profiles(lab: Lab, controller: Controller) -> None:
     lab.gild("secret", "set", "munge.key", "--profile", "compute", str(controller.key), text=True)
     folder = lab.state / "profiles/compute"
     (folder / "overlay/etc").mkdir(parents=True)
+    ssh = folder / "overlay/root/.ssh"
+    ssh.mkdir(parents=True, mode=0o700)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key_of(lab)], check=True)
+    (ssh / "authorized_keys").write_text(key_of(lab).with_suffix(".pub").read_text())
     (folder / "overlay/etc/motd.j2").write_text("{{ node.name }} of {{ node.profile }}\n")
+    config = folder / "overlay/etc/ssh/ssh_config.d/cluster.conf"
+    config.parent.mkdir(parents=True)
+    config.write_text("StrictHostKeyChecking accept-new\n")
+    lab.gild("secret", "set", "cluster_key", "--profile", "compute", str(key_of(lab)), text=True)
     (folder / "overlay.toml").write_text(
         '["etc/munge/munge.key"]\nsecret = "munge.key"\nowner = "munge"\ngroup = "munge"\nmode = "0400"\n'
+        '["root/.ssh/id_ed25519"]\nsecret = "cluster_key"\nmode = "0600"\n'
     )
     (folder / "post.d").mkdir()
     script = folder / "post.d/10-who"
@@ -103,6 +120,9 @@ def test_four_machines_become_a_cluster(pyz: object) -> None:
         said = controller.run("srun", "-N2", "hostname", timeout=60)
         assert sorted(said.split()) == ["node01", "node02"]
         assert any("post.d/10-who: munge" in event["text"] for event in lab.gild("node", "log", "node01", "--json"))
+        words = ["cluster", "test", "@rack1", "--key", key_of(lab), "--json"]
+        report = json.loads(controller.run(*lab.program, "--state", lab.state, *words, timeout=300))
+        assert report["passed"] and [node["name"] for node in report["nodes"]] == ["node01", "node02"], report
         for machine in compute:
             machine.stop()
 
