@@ -19,8 +19,9 @@ from netboot.noderange import NoderangeInvalid, expand, fold
 NAME = "slurm"
 PATH = "/etc/slurm/slurm.conf"
 INCLUDED = "gild-nodes.conf"  # beside slurm.conf
-FEATURE = "gild"  # of dynamic nodes that are gild's: slurmd -Z --conf "Feature=gild"
+FEATURE = "gild"  # of dynamic nodes that are gild's (slurmd -Z --conf "Feature=gild"); the partition of no profile
 PARTITIONS = ("auto", "profile", "group", "none")
+MOST_INCLUDES = 20  # files that slurm.conf includes and that are looked into
 UP_SECONDS = 60.0  # slurmctld reads its state and its nodes; with 4 nodes it answered after 0.1 s
 BUSY = ("allocated", "mixed", "completing", "draining")
 
@@ -61,7 +62,7 @@ def plan(inventory: Inventory, read: Callable[[str], str | None], shown: str | N
     if wish.dynamic:
         return _dynamic(inventory, read, shown, wish)
     text = read(wish.conf)
-    site = Conf.of(text or "")
+    site = Conf.of(whole(text or "", posixpath.dirname(wish.conf), read))
     mine = tuple(machine for machine in inventory.machines if machine.name not in site.nodes)
     notes = [
         f"{wish.conf} itself has a line for {machine.name}: left to it"
@@ -174,7 +175,8 @@ def partitions_text(machines: tuple[Machine, ...], kind: str, own: bool) -> str:
     members: dict[str, list[str]] = {}
     for machine in machines:
         for label in machine.groups if kind == "group" else (machine.profile,):
-            members.setdefault(label, []).append(machine.name)
+            # PartitionName=default would be no partition but what all others begin with (slurm.conf(5)).
+            members.setdefault(FEATURE if label == "default" else label, []).append(machine.name)
     largest = max(sorted(members), key=lambda label: len(members[label]), default="")
     return "".join(
         f"PartitionName={label} Nodes={fold(names)}"
@@ -182,6 +184,12 @@ def partitions_text(machines: tuple[Machine, ...], kind: str, own: bool) -> str:
         + " State=UP\n"
         for label, names in sorted(members.items())
     )
+
+
+def whole(text: str, folder: str, read: Callable[[str], str | None]) -> str:
+    """A slurm.conf and the files it includes, one level deep, without gild's."""
+    included = [name for name in Conf.of(text).includes if posixpath.basename(name) != INCLUDED]
+    return "\n".join([text, *(read(posixpath.join(folder, name)) or "" for name in included[:MOST_INCLUDES])])
 
 
 @dataclass(frozen=True)
