@@ -19,6 +19,7 @@ from appliance.head_acceptance import Acceptance
 from appliance.head_bmcs import Bmcs
 from appliance.head_boot import Boots
 from appliance.head_capture import Captures
+from appliance.head_cluster import Cluster
 from appliance.head_install import Installs
 from appliance.head_nodes import Nodes
 from appliance.head_orders import Orders
@@ -26,10 +27,10 @@ from appliance.head_overlay import Overlays
 from appliance.head_plan import BootPieceOf
 from appliance.head_power import Powers
 from appliance.head_profiles import Profiles
+from appliance.head_rules import Rules
 from appliance.head_secrets import Secrets
 from appliance.host_keys import HostKeys
 from appliance.paths import Paths
-from appliance.head_rules import Rules
 from appliance.roster import Clock, Roster
 from appliance.sightings import Server
 from appliance.store import Store
@@ -65,6 +66,7 @@ class Head:
         self._bmcs = Bmcs(self.roster)
         self._powers = Powers(self.roster, self._bmcs)
         self._boots.heard = self._powers.heard
+        self._cluster = Cluster(self.roster)
         self._keys.made = self._installs.sessions.wake
         self._begun = self.clock.steady()
         self.foreign: Callable[[], list[Server]] = list  # other DHCP servers on the wire, where somebody looks for them
@@ -111,6 +113,7 @@ class Head:
         self.rules = self._rules.rules
         self.rule_add = self._rules.rule_add
         self.rule_remove = self._rules.rule_remove
+        self.inventory = self._cluster.inventory
         self.install = self._orders.install
         self.capture = self._captures.order
         self.cancel = self._orders.cancel

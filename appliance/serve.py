@@ -32,6 +32,7 @@ from appliance.store import Store
 from appliance.web import app
 from appliance.web.acceptance_api import AcceptanceApi
 from appliance.web.boot import MAX_BODY, Boot
+from appliance.web.cluster_api import ClusterApi
 from appliance.web.live_api import LiveApi
 from appliance.web.node_api import NodeApi
 from appliance.web.operator import Operator
@@ -146,6 +147,7 @@ async def _listen(
         *Operator(head).routes(),
         *ProfileApi(head).routes(),
         *SecretApi(head).routes(),
+        *ClusterApi(head).routes(),
         *PowerApi(head).routes(),
         *RuleApi(head).routes(),
         *AcceptanceApi(head).routes(),

@@ -120,8 +120,8 @@ def test_four_machines_become_a_cluster(pyz: object) -> None:
         said = controller.run("srun", "-N2", "hostname", timeout=60)
         assert sorted(said.split()) == ["node01", "node02"]
         assert any("post.d/10-who: munge" in event["text"] for event in lab.gild("node", "log", "node01", "--json"))
-        words = ["cluster", "test", "@rack1", "--key", key_of(lab), "--json"]
-        report = json.loads(controller.run(*lab.program, "--state", lab.state, *words, timeout=300))
+        words = ["--state", str(lab.state), "cluster", "test", "@rack1", "--key", str(key_of(lab)), "--json"]
+        report = json.loads(controller.run(*lab.program, *words, timeout=300))
         assert report["passed"] and [node["name"] for node in report["nodes"]] == ["node01", "node02"], report
         for machine in compute:
             machine.stop()
