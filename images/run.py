@@ -16,6 +16,7 @@ from typing import IO
 from images.errors import CommandFailed, ToolMissing
 
 # The package that brings a tool, for the hint when it is missing (Debian 12 names).
+Done = subprocess.CompletedProcess[bytes]
 PACKAGE_OF = {
     "mke2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
@@ -55,7 +56,7 @@ def run(
     timeout: float | None = 600,
     check: bool = True,
     act: str = "",
-) -> subprocess.CompletedProcess[bytes]:
+) -> Done:
     """Run `argv` to its end and return it with its output captured (bytes).
 
     `env` is added to this process's environment. Without `input` the program reads nothing: one that asks a question

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from appliance.power.limit import Limit
-from images.run import run, tail
+from images.run import Done, run, tail
 from netboot.bmc import CIPHERS, Act, Bmc, BmcFailed, Power
-
-if TYPE_CHECKING:
-    from subprocess import CompletedProcess
 
 ONE_CALL = 20.0  # seconds; a BMC that is there answers within one, one that is not costs 2 x 3 tries of 2 s
 _COMMANDS = {Act.ON: "on", Act.OFF: "off", Act.SOFT: "soft", Act.CYCLE: "cycle", Act.RESET: "reset"}
@@ -68,7 +64,7 @@ class Ipmi:
         self.bmc = replace(self.bmc, cipher=0)
         raise self._failed(done.stderr + done.stdout)
 
-    def _once(self, suite: int, words: tuple[str, ...]) -> CompletedProcess[bytes]:
+    def _once(self, suite: int, words: tuple[str, ...]) -> Done:
         bmc = self.bmc
         argv = ["ipmitool", "-I", "lanplus", "-C", str(suite), "-N", "2", "-R", "2", "-v", "-E"]
         argv += ["-H", bmc.address, "-p", str(bmc.port), "-U", bmc.user, *words]
