@@ -68,6 +68,34 @@ def _range(value: Any) -> str:
     raise ValueError("two IPv4 addresses such as 10.1.0.100-10.1.0.250")
 
 
+def _servers(value: Any) -> str:
+    if value in ("", "system"):
+        return str(value)
+    try:
+        addresses = [str(ipaddress.IPv4Address(word.strip())) for word in str(value).split(",")]
+    except ValueError:
+        addresses = []
+    if not 1 <= len(addresses) <= 3:
+        raise ValueError("one to three IPv4 addresses such as 192.0.2.53,192.0.2.54, or system, or nothing")
+    return ",".join(addresses)
+
+
+def _aliases(value: Any) -> str:
+    words = [word.strip() for word in str(value).split(",") if word.strip()]
+    if len(words) > 100 or not all(_alias(*word.partition("=")[::2]) for word in words):
+        raise ValueError("NAME=ADDRESS or NAME=head, several with commas, such as www=head,printer=10.1.0.5")
+    return ",".join(words)
+
+
+def _alias(name: str, target: str) -> bool:
+    try:
+        stands_for = target == "head" or ipaddress.IPv4Address(target)
+    except ValueError:
+        return False
+    plain = re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,48}[a-z0-9])?", name) and ".." not in name
+    return bool(stands_for and plain)
+
+
 def _domain(value: Any) -> str:
     label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
     if not isinstance(value, str) or len(value) > 200 or not re.fullmatch(rf"{label}(\.{label})*", value):
@@ -101,6 +129,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("verify", "sample", _choice("none", "sample", "full"), "how much of the disk is read back after writing"),
     Setting("slurm", "off", _choice("on", "off"), "whether DNS names this head as the Slurm controller, for nodes that"
             " have no slurm.conf (SRV record of _slurmctld._tcp, port 6817)"),
+    Setting("forward", "", _servers, "DNS servers that names outside the cluster are asked of, or system: those of this"
+            " machine's /etc/resolv.conf; empty: such names are refused"),
+    Setting("aliases", "", _aliases, "more names in the cluster's DNS zone: NAME=ADDRESS or NAME=head, with commas"),
     Setting("http_port", 80, _number(1, 65535), "port of boot files and image packs"),
     Setting("https_port", 443, _number(1, 65535), "port the installer reports to"),
     Setting("power_wait", 180, _number(10, 3600), "seconds a machine that was switched on has to ask for an address;"
@@ -133,12 +164,20 @@ class Config:
     finish: str
     verify: str
     slurm: str
+    forward: str
+    aliases: str
     http_port: int
     https_port: int
     power_wait: int
     dhcp_check: str
     log: str
     network: ipaddress.IPv4Network = NOWHERE
+
+    @property
+    def more_names(self) -> dict[str, str]:
+        """Names of the zone that are no node's, with their addresses."""
+        pairs = (word.partition("=")[::2] for word in self.aliases.split(",") if word)
+        return {name: self.address if target == "head" else target for name, target in pairs}
 
     def on(self, interface: ipaddress.IPv4Interface) -> Config:
         """This configuration on an interface with that address. Raises ConfigInvalid if the range does not fit it."""
@@ -156,6 +195,8 @@ class Config:
         for end in (first, last):
             if ipaddress.IPv4Address(end) not in network:
                 raise ConfigInvalid(f"range {first}-{last}: {end} is not in {network}, the network of {self.interface}")
+        if address in self.forward.split(","):
+            raise ConfigInvalid(f"forward {address}: that is this head, which would ask itself", "name another server")
         if self.router and ipaddress.IPv4Address(self.router) not in network:
             raise ConfigInvalid(f"router {self.router} is not in {network}, the network of {self.interface}")
         return replace(self, address=address, network=network, range_first=first, range_last=last)

@@ -258,6 +258,8 @@ class Roster:
         """Names and addresses of all approved nodes; a new value only when one has changed."""
         if self._zone is None:
             names = {node.name: node.address for node in self.sorted() if node.name and node.address}
+            # Behind the nodes, so that an address tells its node's name and not the other one.
+            names |= {name: to for name, to in self.config.more_names.items() if name not in names}
             self._serial += 1
             self._zone = Zone(
                 self.config.domain,

@@ -23,6 +23,7 @@ TOPICS = {
     "profiles": "what a kind of node gets: disk, layout, files, secrets, scripts",
     "cluster": "hosts file, Slurm, Grid Engine, OpenPBS, ansible: who else knows the nodes",
     "boot": "what happens between power-on and up; firmware, your own boot files",
+    "dns": "names of nodes and of others",
     "doctor": "before it serves: what is wrong with this machine, who else is on the wire",
     "test": "whether the nodes work as a cluster, and who is slow",
     "power": "switching machines on and off from here: wake, IPMI, Redfish",

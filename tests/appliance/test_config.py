@@ -40,6 +40,12 @@ def test_other_variables_are_not_ours() -> None:
         ('names = "Node {n}"', "pattern with a number"),
         ('unknown = "erase"', "one of wait, local, ignore"),
         ('router = "10.0.0.256"', "an IPv4 address"),
+        ('forward = "ns.example.com"', "one to three IPv4 addresses"),
+        ('forward = "1.1.1.1,1.1.1.2,1.1.1.3,1.1.1.4"', "one to three IPv4 addresses"),
+        ('aliases = "www"', "NAME=ADDRESS or NAME=head"),
+        ('aliases = "www=10.1.0.300"', "NAME=ADDRESS or NAME=head"),
+        ('aliases = "W W=head"', "NAME=ADDRESS or NAME=head"),
+        ('aliases = "a..b=head"', "NAME=ADDRESS or NAME=head"),
         ('interface = "a\\u0007b"', "a line of text"),
         ("domain = ", "gild.toml"),
     ],
@@ -63,12 +69,18 @@ def test_address_and_range_come_from_the_interface() -> None:
         ({"range": "10.2.0.5-10.2.0.9"}, "10.1.0.1/24"),
         ({"address": "10.2.0.1"}, "10.1.0.1/24"),
         ({"router": "10.2.0.1"}, "10.1.0.1/24"),
+        ({"forward": "192.0.2.1, 10.1.0.1"}, "10.1.0.1/24"),
         ({}, "10.1.0.1/30"),
     ],
 )
 def test_what_does_not_fit_the_interface_is_refused(flags: dict[str, str], interface: str) -> None:
     with pytest.raises(ConfigInvalid):
         config(**flags).on(ipaddress.IPv4Interface(interface))
+
+
+def test_more_names() -> None:
+    made = config(aliases="www=head, printer.lab=10.9.0.5", forward="system").on(ipaddress.IPv4Interface("10.1.0.1/24"))
+    assert made.more_names == {"www": "10.1.0.1", "printer.lab": "10.9.0.5"} and made.forward == "system"
 
 
 def test_every_default_is_valid_by_its_own_rule() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from dnslib import DNSRecord
 
-from netboot import dhcp, dns, firmware, replies, tftp, udp
+from netboot import dhcp, dns, firmware, forward, replies, tftp, udp
 from netboot.tftpd import BytesSource, TftpServer
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -129,7 +129,28 @@ def one_dns(data: bytes) -> None:
             assert DNSRecord.parse(reply).header.qr == 1
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"dhcp": one_dhcp, "tftp": one_tftp, "dns": one_dns}
+# The corpus of answers was made for this question: number 77, all letters small.
+ASKED = forward.Question(0x1234, 0x0100, b"\3www\7example\3com\0\0\1\0\1", 1232, 0)
+SENT = forward.outgoing(ASKED, 77, 0)
+
+
+def one_answer(data: bytes) -> None:
+    forward.question(data)
+    for tcp in (False, True):
+        found = forward.incoming(data, SENT, tcp)
+        if found is None or found in (forward.AGAIN, forward.USELESS):
+            continue
+        assert 0 <= found.ttl <= forward.MAX_TTL and len(found.ttls) == sum(found.counts)
+        told = forward.reply(ASKED, found, tcp, 7)
+        assert told[:2] == b"\x12\x34" and len(told) <= (65535 if tcp else 1232)
+        # What we say can be read again, and means the same.
+        again = forward.incoming(SENT[:2] + told[2:], SENT, True)
+        assert again is not None and (again is forward.USELESS or again.counts == found.counts)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "dhcp": one_dhcp, "tftp": one_tftp, "dns": one_dns, "answers": one_answer,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("target", TARGETS)
