@@ -15,8 +15,9 @@ from typing import IO
 
 from images.errors import CommandFailed, ToolMissing
 
-# The package that brings a tool, for the hint when it is missing (Debian 12 names).
 Done = subprocess.CompletedProcess[bytes]
+
+# The package that brings a tool, for the hint when it is missing (Debian 12 names).
 PACKAGE_OF = {
     "mke2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",

@@ -20,7 +20,7 @@ VERBS = {
 
 @click.group("cluster", cls=Verbs, verbs=VERBS)
 def command() -> None:
-    """Tell hosts file, schedulers and tools of this machine which nodes there are.
+    """Tell the services of this machine of the nodes, and test them.
 
     Each verb can be repeated: it changes what has to be changed. --dry-run shows it first. See: help cluster.
     """

@@ -62,7 +62,7 @@ def hosts(site: Site, /, conf: str, **how: Any) -> None:
 def slurm(
     site: Site, /, conf: str, partitions: str, restart: str, dynamic: bool, munge_key: bool, **how: Any
 ) -> None:  # fmt: skip
-    """Node lines for Slurm; then slurmctld is restarted and its nodes are told.
+    """Nodes and partitions of Slurm, and its restart.
 
     The lines stand in gild-nodes.conf beside slurm.conf, which includes it. Where there is no slurm.conf, one is
     written, for nodes that have none.

@@ -26,7 +26,9 @@ SKIPPED = tuple(name for name in NAMES if name != "reach")
 @JSON
 @click.pass_context
 def command(ctx: click.Context, /, nodes: tuple[str, ...], key: str | None, skip: tuple[str, ...], json_: bool) -> None:
-    """Whether the nodes work as a cluster: all that are up, or the named ones.
+    """Whether the nodes work as a cluster.
+
+    All that are up, or the named ones.
 
     Over ssh, many at a time: name, address, image, clock, hardware, services, DNS, the speed of disk and network
     beside the other nodes of the profile, logins from node to node, MPI and a scheduler's job where there are any.

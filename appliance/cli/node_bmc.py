@@ -19,7 +19,7 @@ PRINT = click.option("--fingerprint", metavar="SHA256", help="Of its certificate
 
 @click.group("bmc", cls=Noun)
 def command() -> None:
-    """Where the BMCs of nodes are, by which they are switched on and off."""
+    """BMCs: by what nodes are switched on and off."""
 
 
 @command.command("set")
@@ -85,7 +85,10 @@ def test(site: Site, /, nodes: tuple[str, ...], json_: bool) -> None:
 @PRINT
 @click.pass_obj
 def trust(site: Site, /, nodes: tuple[str, ...], fingerprint: str | None) -> None:
-    """Take another certificate for that of a BMC: it was replaced, or got a new one."""
+    """Believe a BMC that has another certificate.
+
+    It was replaced, or got a new one.
+    """
     rows = site.client.post("bmcs", "trust", refs=list(nodes), fingerprint=fingerprint)
     for row in rows:
         print(f"{row['node']}: {_known(row) or 'the next certificate it shows is taken for its own'}")

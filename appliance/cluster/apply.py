@@ -6,12 +6,13 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.cluster.change import Change, Command, File
+from appliance.cluster.change import FILE, Change, Command, File
 from appliance.errors import Environment, Wrong
 from images.disk import disk_errors
 from images.errors import CommandFailed, GildError
@@ -19,6 +20,7 @@ from images.run import run, tail
 
 MAX_FILE = 16 << 20  # bytes of a file that is looked into
 ASK_SECONDS = 30.0  # for a question to a service
+COMMAND_SECONDS = 120.0  # for one command: what systemd gives a service to start, and some more
 RUNS = "/run/systemd/system"  # there while systemd is init: sd_booted(3)
 
 
@@ -147,12 +149,18 @@ def _replace(path: Path, text: str, mode: int) -> None:
 
 def _follow(command: Command, change: Change) -> None:
     """Run one command; with `until`, again and again until it says that word. Raises CommandFailed, ToolMissing."""
+    if not command.input:
+        return _run(command, command.argv, change)
+    with tempfile.NamedTemporaryFile("w", prefix="gild-") as file:
+        file.write(command.input)
+        file.flush()
+        _run(command, [file.name if word == FILE else word for word in command.argv], change)
+
+
+def _run(command: Command, argv: Sequence[str], change: Change) -> None:
     name, end = change.name, time.monotonic() + command.seconds
     while True:
-        done = run(
-            command.argv, env=change.env, input=command.input.encode() or None, timeout=max(command.seconds, 1.0),
-            check=False, act=name,
-        )  # fmt: skip
+        done = run(argv, env=change.env, timeout=COMMAND_SECONDS, check=False, act=name)
         said = done.stdout + done.stderr
         if command.until and command.until not in said.decode("utf-8", "replace"):
             if time.monotonic() < end:

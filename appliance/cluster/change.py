@@ -11,6 +11,9 @@ from typing import Any
 from appliance.cluster import block
 
 
+FILE = "FILE"  # the word of a command that stands for a file with its input
+
+
 @dataclass(frozen=True)
 class File:
     """One text file, as it is (None: it is not there) and as it should be. `block` names gild's part of it and `edited`
@@ -40,11 +43,12 @@ class File:
 @dataclass(frozen=True)
 class Command:
     """One program to run. `until` is a word its output must have before the next one is run: it is then asked again for
-    at most `seconds`. `optional`: its failure is told, and nothing else follows from it."""
+    at most `seconds`. `optional`: its failure is told, and nothing else follows from it. `input` is the text of a file
+    that takes the place of the word FILE."""
 
     argv: tuple[str, ...]
     until: str = ""
-    seconds: float = 60.0
+    seconds: float = 0.0
     optional: bool = False
     input: str = ""
 

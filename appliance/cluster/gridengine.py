@@ -1,11 +1,14 @@
-"""Grid Engine: its hosts by qconf. It takes every change at once, and nothing has to be restarted."""
+"""Grid Engine: its hosts by qconf. It takes every change at once, and nothing has to be restarted.
+
+qconf may say that it failed and end with success (8.1.9: a file that it cannot read), so what it says counts.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from appliance.cluster.change import Change, Command
+from appliance.cluster.change import FILE, Change, Command
 from appliance.cluster.inventory import Inventory
 
 NAME = "sge"
@@ -29,29 +32,29 @@ def plan(inventory: Inventory, seen: Seen, queue: str = QUEUE) -> Change:
     without their domain: Grid Engine shows the canonical ones."""
     wanted = [machine.name for machine in inventory.machines]
     admin, group = short(seen.admin), short(seen.group or frozenset())
-    commands = [Command(("qconf", "-ah", name)) for name in wanted if name not in admin]
+    commands = [Command(("qconf", "-ah", name), until="added") for name in wanted if name not in admin]
     if seen.group is None and wanted:
         # Hosts of a new group become execution hosts with it; `qconf -Ae` would fail then ("already exists", 8.1.9).
         text = f"group_name {GROUP}\nhostlist {' '.join(wanted)}\n"
-        commands.append(Command(("qconf", "-Ahgrp", "/dev/stdin"), input=text))
+        commands.append(Command(("qconf", "-Ahgrp", FILE), until="added", input=text))
     elif seen.group is not None:
         commands += [_attribute("-aattr", name) for name in wanted if name not in group]
     notes = []
     if seen.queue is None:
         notes.append(f"there is no queue {queue}: make one with hostlist {GROUP}, as gild.pyz help cluster shows")
     elif GROUP not in seen.queue and wanted:
-        commands.append(Command(("qconf", "-aattr", "queue", "hostlist", GROUP, queue)))
+        commands.append(Command(("qconf", "-aattr", "queue", "hostlist", GROUP, queue), until="modified"))
     for name in sorted(group - set(wanted)):
         commands.append(_attribute("-dattr", name))
         if name in short(seen.execution):
-            commands.append(Command(("qconf", "-de", name)))
+            commands.append(Command(("qconf", "-de", name), until="removed"))
         if name in admin:
-            commands.append(Command(("qconf", "-dh", name)))
+            commands.append(Command(("qconf", "-dh", name), until="removed"))
     return Change(NAME, commands=tuple(commands), notes=tuple(notes))
 
 
 def _attribute(verb: str, name: str) -> Command:
-    return Command(("qconf", verb, "hostgroup", "hostlist", name, GROUP))
+    return Command(("qconf", verb, "hostgroup", "hostlist", name, GROUP), until="modified")
 
 
 def short(names: frozenset[str]) -> set[str]:

@@ -122,7 +122,11 @@ def _dynamic(inventory: Inventory, read: Callable[[str], str | None], shown: str
     text = read(wish.conf)
     if text is None:
         fresh = FRESH.format(host=wish.host, address=inventory.head_address) + DYNAMIC
-        follow = (Command(wish.restart), Command(("scontrol", "ping"), until="UP")) if wish.restart else ()
+        follow = (
+            (Command(wish.restart), Command(("scontrol", "ping"), until="UP", seconds=UP_SECONDS))
+            if wish.restart
+            else ()
+        )
         return Change(NAME, (File(wish.conf, None, fresh),), follow)
     site = Conf.of(text)
     for key, wanted, good in (
