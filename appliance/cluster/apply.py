@@ -150,7 +150,8 @@ def _replace(path: Path, text: str, mode: int) -> None:
 def _follow(command: Command, change: Change) -> None:
     """Run one command; with `until`, again and again until it says that word. Raises CommandFailed, ToolMissing."""
     if not command.input:
-        return _run(command, command.argv, change)
+        _run(command, command.argv, change)
+        return
     with tempfile.NamedTemporaryFile("w", prefix="gild-") as file:
         file.write(command.input)
         file.flush()

@@ -10,7 +10,6 @@ from typing import Any
 
 from appliance.cluster import block
 
-
 FILE = "FILE"  # the word of a command that stands for a file with its input
 
 

@@ -68,7 +68,7 @@ def test_nodes_come_and_go(server: Path) -> None:
 
 def test_a_server_that_does_not_answer(server: Path) -> None:
     (server / "qmgr").write_text("#!/bin/sh\necho 'qmgr: cannot connect to server head' >&2\nexit 2\n")
-    with pytest.raises(CommandFailed, match="asking qmgr: qmgr failed .*cannot connect to server head"):
+    with pytest.raises(CommandFailed, match=r"asking qmgr: qmgr failed .*cannot connect to server head"):
         SERVICES["pbs"](CLUSTER, Here(), Wanted())
 
 

@@ -47,8 +47,10 @@ class Cell:
             (self.cell / name).mkdir(parents=True)
         names = "".join(f"{address} node0{number}\n" for number, address in enumerate(ADDRESSES, 1))
         (folder / "hosts").write_text(f"127.0.0.1 localhost\n{HEAD_IP} head\n{names}")
-        self.env = {"SGE_ROOT": str(self.cell), "SGE_CELL": "default", "SGE_QMASTER_PORT": "6444",
-                    "SGE_EXECD_PORT": "6445", "SGE_ND": "1", "PATH": "/usr/lib/gridengine:/usr/sbin:/usr/bin:/sbin:/bin"}  # fmt: skip
+        self.env = {
+            "SGE_ROOT": str(self.cell), "SGE_CELL": "default", "SGE_QMASTER_PORT": "6444", "SGE_EXECD_PORT": "6445",
+            "SGE_ND": "1", "PATH": "/usr/lib/gridengine:/usr/sbin:/usr/bin:/sbin:/bin",
+        }  # fmt: skip
         self.head = self.room(served.lan.head, "head")
         self._made()
 
@@ -79,8 +81,8 @@ class Cell:
         resources = "/usr/share/gridengine/util/resources"
         self.head.say("spoolinit", "berkeleydb", "libspoolb", cell / "spool/db", "init")
         for words in (
-            ("configuration", cell / "conf"), ("complexes", f"{resources}/centry"), ("usersets", f"{resources}/usersets"),
-            ("managers", "root"), ("adminhosts", "head"),
+            ("configuration", cell / "conf"), ("complexes", f"{resources}/centry"),
+            ("usersets", f"{resources}/usersets"), ("managers", "root"), ("adminhosts", "head"),
         ):  # fmt: skip
             self.head.say("spooldefaults", *words)
         self.daemons.append(self.head.start(self.log, "sge_qmaster"))
