@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.cluster.scheduler import GridEngine
 from tests.appliance.cluster.daemons import ADDRESSES, HEAD_IP, Room, end, head_with_nodes, wait_for
 from tests.appliance.process import Served
 
@@ -140,6 +141,17 @@ def test_hosts_come_and_go(cell: Cell) -> None:
     job = ("-sync", "y", "-b", "y", "-j", "y", "-o", cell.folder / "out", "-S", "/bin/sh", "hostname")
     cell.head.say("qsub", *job)
     assert (cell.folder / "out").read_text() == "node01\n"
+
+    queues = GridEngine(lambda argv: cell.head.say(*argv))
+    queues.drain(["node01"])
+    assert "d" in cell.head.say("qstat", "-f").splitlines()[2].split()[-1]
+    assert queues.busy(["node01"]) == set()
+    queues.resume(["node01"])
+    queues.resume(["node01"])
+    cell.head.say("qsub", "-b", "y", "-S", "/bin/sh", "-o", "/dev/null", "-e", "/dev/null", "sleep", "60")
+    wait_for(lambda: queues.busy(["node01"]) == {"node01"})
+    cell.head.say("qdel", "-u", "root")
+    wait_for(lambda: queues.busy(["node01"]) == set())
 
     shown = cell.gild("--dry-run")
     assert "would run: qconf -ah node02" in shown and "node02" not in cell.head.say("qconf", "-shgrp", "@gild")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.cluster.scheduler import Slurm
 from tests.appliance.cluster.daemons import ADDRESSES, HEAD_IP, Room, end, head_with_nodes, wait_for
 from tests.appliance.process import Served
 
@@ -126,6 +127,32 @@ def test_nodes_are_added_and_slurmctld_lives(site: Site) -> None:
 
     again = site.gild()
     assert (again.returncode, again.stdout) == (0, "slurm: nothing to do\n"), again.stdout + again.stderr
+
+
+@pytest.mark.timeout(120)
+def test_drained_and_given_back(site: Site) -> None:
+    slurm = Slurm(lambda argv: site.head.say(*argv))
+    wait_for(lambda: len(site.states()) == 2)
+    slurm.drain(["node01", "node02"])
+    assert [line.split()[1] for line in site.states()] == ["drain", "drain"]
+    slurm.drain(["node01"])
+    assert slurm.busy(["node01", "node02"]) == set()
+    slurm.resume(["node01", "node02"])
+    wait_for(lambda: [line.split()[1] for line in site.states()] == ["idle", "idle"])
+    slurm.resume(["node01"])  # never drained, as far as Slurm is concerned
+    site.head.say("scontrol", "update", "NodeName=node02", "State=DRAIN", "Reason=disk")
+    slurm.resume(["node02"])
+    assert site.states()[1].split()[1] == "drain"
+    site.head.say("scontrol", "update", "NodeName=node02", "State=RESUME")
+    job = site.head.say("sbatch", "--parsable", "-w", "node02", "-o", "/dev/null", "--wrap", "sleep 60").strip()
+    wait_for(lambda: slurm.busy(["node01", "node02"]) == {"node02"})
+    slurm.drain(["node02"])
+    assert slurm.busy(["node02"]) == {"node02"}
+    site.head.say("scancel", job)
+    wait_for(lambda: slurm.busy(["node02"]) == set())
+    slurm.resume(["node02"])
+    with pytest.raises(AssertionError, match="Invalid node name"):
+        slurm.drain(["node03"])
 
 
 @pytest.mark.timeout(120)
