@@ -51,7 +51,7 @@ from netboot.plan import BootPiece
 from netboot.ra import answer_solicitations
 from netboot.tftpd import BytesSource, TftpServer
 from netboot.udp import Address, Drain, UdpError, interface_address, interfaces, open_tcp, open_udp
-from netboot.upstream import Upstream, system_servers
+from netboot.upstream import upstream_for
 
 log = logging.getLogger("gild")
 
@@ -219,10 +219,10 @@ async def _datagrams(
             loop, lookup, address=config.address, interface=config.interface, on_done=tftp_done, log=log.warning
         )
         opened.callback(tftp.close)
+        others_dns = upstream_for(config.forward, config.address)
         dns = DnsServer(
-            loop, head.zone, address=config.address, interface=config.interface, upstream=_upstream(config),
-            log=log.warning,
-        )  # fmt: skip
+            loop, head.zone, address=config.address, interface=config.interface, upstream=others_dns, log=log.warning
+        )
         opened.push_async_callback(dns.close)
         await dns.start()
         # Bound to the device and to every address: a machine that has none asks 255.255.255.255.
@@ -234,14 +234,6 @@ async def _datagrams(
     advertiser = answer_solicitations(loop, config.interface, log.info)
     if advertiser is not None:
         opened.callback(advertiser.close)
-
-
-def _upstream(config: Config) -> Upstream | None:
-    """Who is asked for names outside the cluster."""
-    if config.forward == "system":
-        return Upstream(system_servers(config.address))
-    servers = config.forward.split(",")
-    return Upstream(lambda: servers) if config.forward else None
 
 
 async def _until_told(head: Head, config: Config, others: ForeignServers | None) -> None:

@@ -32,6 +32,15 @@ def system_servers(own: str, path: str = "/etc/resolv.conf") -> Callable[[], lis
     return servers
 
 
+def upstream_for(forward_to: str, own: str) -> Upstream | None:
+    """Who is asked, by the setting `forward` of a head with the address `own`: nobody, the system's servers, or those
+    that are named with commas."""
+    if forward_to == "system":
+        return Upstream(system_servers(own))
+    servers = forward_to.split(",")
+    return Upstream(lambda: servers) if forward_to else None
+
+
 class Upstream:
     """Answers questions that `forward` lets through, by asking `servers()` one after the other."""
 

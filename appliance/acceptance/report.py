@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.acceptance.checks import CHECKS, FAIL, NONE, PASS, SPEEDS, Target, Verdict
+from appliance.acceptance.checks import CHECKS, FAIL, NONE, PASS, Target, Verdict
+from appliance.acceptance.compared import SPEEDS
 from appliance.acceptance.outliers import LEAST
 
 SIGNS = {PASS: "✓", FAIL: "✖", NONE: "·", "": ""}

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from appliance.acceptance import checks, jobs, script
+from appliance.acceptance import checks, compared, jobs, script
 from appliance.acceptance.checks import PASS, Asked, Target, Verdict, failed, nothing
 from appliance.acceptance.login import Login
 from appliance.acceptance.report import Report
@@ -86,14 +86,14 @@ class Examination:
         self._each([target for target in there if target.name in slow], f"{phase} again", work, at_once)
         for name, first in before.items():
             for check in of:
-                self._note(name, check, checks.better(first.get(check), self.verdicts[name].get(check)))
+                self._note(name, check, compared.better(first.get(check), self.verdicts[name].get(check)))
         for check in of:
             for name, verdict in self._slow(check).items():
                 self._note(name, check, verdict)
 
     def _slow(self, check: str) -> dict[str, Verdict]:
         found = {name: done[check] for name, done in self.verdicts.items() if check in done}
-        return checks.slow_ones(check, {target.name: target.profile for target in self.targets}, found)
+        return compared.slow_ones(check, {target.name: target.profile for target in self.targets}, found)
 
     def _probe(self, target: Target) -> None:
         if not target.host_keys:
@@ -118,10 +118,10 @@ class Examination:
 
     def _disk(self, target: Target) -> None:
         told = self.login.ask(target, script.disk(), DISK_SECONDS)
-        written = checks.written(told)
+        written = compared.written(told)
         self._note(target.name, "write", written)
         if written.word == PASS:
-            self._note(target.name, "read", checks.was_read(told))
+            self._note(target.name, "read", compared.was_read(told))
 
     def _wire(self, target: Target) -> None:
         try:
@@ -130,14 +130,14 @@ class Examination:
             raise
         except GildError as error:
             told = Told(complaint=error.message)
-        self._note(target.name, "to", checks.carried(told, "in", "out"))
-        self._note(target.name, "from", checks.carried(told, "out", "sent"))
+        self._note(target.name, "to", compared.carried(told, "in", "out"))
+        self._note(target.name, "from", compared.carried(told, "out", "sent"))
 
     def _next(self, target: Target, following: Target) -> None:
         told = self.login.ask(target, script.next_one(following.name), NEXT_SECONDS)
         keys = self._told[target.name].all("key")
         both = Told({**told.words, "key": keys} if keys else told.words, told.complaint)
-        self._ring[target.name] = checks.ring(target, following, both)
+        self._ring[target.name] = compared.ring(target, following, both)
         self._note(target.name, "next", self._ring[target.name])
 
     def _mpi(self, there: Sequence[Target]) -> None:
@@ -157,7 +157,7 @@ class Examination:
         hello = self._hello(able, folder)
         program = f"{folder}/hello" if hello else "hostname"
         told = self.login.ask(able[0], script.mpi(names, program, int(MPI_SECONDS) - 10), MPI_SECONDS)
-        for name, verdict in checks.mpi(names, told, hello).items():
+        for name, verdict in compared.mpi(names, told, hello).items():
             self._note(name, "mpi", verdict)
         if hello:
             self._each(able, "tidying up", lambda target: self._tidy(target, folder))

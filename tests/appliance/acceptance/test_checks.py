@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.acceptance import checks
-from appliance.acceptance.checks import CHECKS, FAIL, NAMES, NONE, PASS, Asked, Target, Verdict, passed
+from appliance.acceptance.checks import CHECKS, FAIL, NAMES, NONE, PASS, Asked, Target, Verdict
 from appliance.acceptance.script import Told
 
 NODE = Target("node01", "10.1.0.11", image="compute:3", digest="d" * 64, threads=8, memory=16 << 30)
@@ -91,60 +91,5 @@ def test_an_answer_that_breaks_off_is_no_pass() -> None:
     assert checks.login(NODE, Told(GOOD, "a banner")).word == PASS
 
 
-def test_slow_ones_are_named_within_their_profile() -> None:
-    speeds = {f"a{n}": passed("", 100.0 + n) for n in range(5)} | {"a5": passed("", 20.0)}
-    speeds |= {"b1": passed("", 5.0), "b2": passed("", 5.0), "c": checks.failed("broken")}
-    profiles = {name: name[0] for name in speeds}
-    found = checks.slow_ones("write", profiles, speeds)
-    assert list(found) == ["a5"] and found["a5"].word == FAIL and found["a5"].value == 20.0
-    assert found["a5"].text == "its disk writes 20 MB/s; the others of profile a have 102"
-
-
-def test_the_better_of_two_measurements_counts() -> None:
-    slow, fast, broken = passed("", 1.0), passed("", 9.0), checks.failed("broken")
-    assert checks.better(slow, fast) is fast and checks.better(fast, slow) is fast
-    assert checks.better(broken, slow) is slow and checks.better(None, slow) is slow
-    assert checks.better(None, None) is None
-
-
-def test_speeds_come_from_marks() -> None:
-    marks = ("write 0.000000000 0.00", "written 1.000000000 1.00", "read 1.0 1.00", "done 1.5 1.50")
-    told = Told({"mark": marks})
-    assert checks.written(told).value == pytest.approx(67.1, abs=0.1)
-    assert checks.was_read(told).value == pytest.approx(134.2, abs=0.1)
-    full = Told({"mark": marks[:1], "disk": ("dd: error writing: No space left on device",)})
-    assert "No space left" in checks.written(full).text and checks.was_read(full).word == NONE
-    assert "did not come through: Broken pipe" in checks.carried(Told({}, "Broken pipe"), "in", "out").text
-
-
-NEXT = Target("node02", "10.1.0.12")
-
-
-@pytest.mark.parametrize(("said", "keys", "word", "part"), [
-    (("node02",), ("/root/.ssh/id_rsa",), PASS, "to node02"),
-    (("node02.cluster.internal",), (), PASS, "to node02"),
-    (("Permission denied (publickey).",), (), NONE, "no key of its own"),
-    (("Permission denied (publickey).",), ("k",), FAIL, "is not let in by node02"),
-    (("No ED25519 host key is known", "Host key verification failed."), (), FAIL, "does not know the host key"),
-    (("sh: ssh: not found",), (), NONE, "no ssh client"),
-    (("imposter",), (), FAIL, "calls itself 'imposter'"),
-    (("ssh: connect to host node02 port 22: No route to host",), ("k",), FAIL, "cannot log in to node02: ssh"),
-    ((), (), FAIL, "no answer"),
-])  # fmt: skip
-def test_from_node_to_node(said: tuple[str, ...], keys: tuple[str, ...], word: str, part: str) -> None:
-    told = Told({"said": said, "key": keys, "end": ("",)})
-    verdict = checks.ring(NODE, NEXT, told)
-    assert verdict.word == word and part in verdict.text
-
-
-def test_mpi_counts_who_took_part() -> None:
-    names = ["a", "b", "c"]
-    hello = checks.mpi(names, Told({"said": ("hello a 3 3", "hello b.c 3 3", "hello c 3 2")}), True)
-    assert [hello[name].word for name in names] == [PASS, PASS, FAIL]
-    plain = checks.mpi(names, Told({"said": ("a", "c", "There are not enough slots available")}), False)
-    assert [plain[name].word for name in names] == [PASS, FAIL, PASS] and "not enough slots" in plain["b"].text
-    assert {one.word for one in checks.mpi(names, Told(), False).values()} == {FAIL}
-
-
 def test_the_table_has_every_name_once() -> None:
-    assert len(set(NAMES)) == len(NAMES) and set(checks.SPEEDS) <= set(NAMES)
+    assert len(set(NAMES)) == len(NAMES)
