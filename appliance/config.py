@@ -47,6 +47,16 @@ def _number(low: int, high: int) -> Callable[[Any], int]:
     return read
 
 
+def _several(*words: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        chosen = [word.strip() for word in str(value).split(",") if word.strip()]
+        if not isinstance(value, str) or not set(chosen) <= set(words):
+            raise ValueError("some of " + ", ".join(words) + ", or nothing")
+        return ",".join(dict.fromkeys(chosen))
+
+    return read
+
+
 def _address(value: Any) -> str:
     if value == "":
         return ""
@@ -129,6 +139,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("verify", "sample", _choice("none", "sample", "full"), "how much of the disk is read back after writing"),
     Setting("slurm", "off", _choice("on", "off"), "whether DNS names this head as the Slurm controller, for nodes that"
             " have no slurm.conf (SRV record of _slurmctld._tcp, port 6817)"),
+    Setting("services", "", _several("hosts", "slurm", "pbs", "sge", "ansible", "genders"), "services of this machine"
+            " that are told of the nodes whenever these change: hosts,slurm (see: help cluster); empty: none"),
     Setting("forward", "", _servers, "DNS servers that names outside the cluster are asked of, or system: those of this"
             " machine's /etc/resolv.conf; empty: such names are refused"),
     Setting("aliases", "", _aliases, "more names in the cluster's DNS zone: NAME=ADDRESS or NAME=head, with commas"),
@@ -164,6 +176,7 @@ class Config:
     finish: str
     verify: str
     slurm: str
+    services: str
     forward: str
     aliases: str
     http_port: int

@@ -6,6 +6,7 @@ HTTP and the command line come in by these names and by no others.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from appliance.head_bmcs import Bmcs
 from appliance.head_boot import Boots
 from appliance.head_capture import Captures
 from appliance.head_cluster import Cluster
+from appliance.head_hooks import Hooks
 from appliance.head_install import Installs
 from appliance.head_nodes import Nodes
 from appliance.head_orders import Orders
@@ -29,6 +31,7 @@ from appliance.head_power import Powers
 from appliance.head_profiles import Profiles
 from appliance.head_rules import Rules
 from appliance.head_secrets import Secrets
+from appliance.head_services import Services
 from appliance.host_keys import HostKeys
 from appliance.paths import Paths
 from appliance.roster import Clock, Roster
@@ -67,6 +70,8 @@ class Head:
         self._powers = Powers(self.roster, self._bmcs)
         self._boots.heard = self._powers.heard
         self._cluster = Cluster(self.roster)
+        self._hooks = Hooks(self.roster, Paths(Path(config.state)).hooks)
+        self._services = Services(self.roster, tuple(filter(None, config.services.split(","))), self._cluster.snapshot)
         self._keys.made = self._installs.sessions.wake
         self._begun = self.clock.steady()
         self.foreign: Callable[[], list[Server]] = list  # other DHCP servers on the wire, where somebody looks for them
@@ -114,6 +119,7 @@ class Head:
         self.rule_add = self._rules.rule_add
         self.rule_remove = self._rules.rule_remove
         self.inventory = self._cluster.inventory
+        self.hook_message = self._hooks.hook_message
         self.install = self._orders.install
         self.capture = self._captures.order
         self.cancel = self._orders.cancel
@@ -147,6 +153,7 @@ class Head:
             "installing": sorted({order.digest for order in self.roster.orders.values() if not order.closed}),
             "dhcp": dict(sorted(self._boots.counts.items())),
             "foreign": [asdict(server) for server in self.foreign()],
+            "services": self._services.rows(),
             "problem": self.store.problem,
         }
 
@@ -165,11 +172,18 @@ class Head:
         self._powers.tick()
         self.roster.save()
 
+    async def work(self) -> None:
+        """Tell hooks and services what happens, until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._hooks.work())
+            group.create_task(self._services.work())
+
     async def close(self) -> None:
         """Write what is left and stop making keys; waiting agents get their answer."""
         for node_id in list(self.roster.nodes):
             self._installs.sessions.wake(node_id)
         self._powers.close()
+        await self._hooks.close()
         await self._captures.close()
         self._keys.close()
         self.roster.save()

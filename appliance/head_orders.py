@@ -40,12 +40,18 @@ class Orders:
         """One order a node, or with `preview` only what they would do. None for `refs`: every approved node without a
         system of ours. All or nothing: if one of them cannot be installed, nobody is. Orders are on the disk before
         this returns. Raises Unknown, NotFound, Wrong, ProfileInvalid, NoSpace."""
+        choices = self.choices(refs, image, finish, disk)
+        if not preview:
+            self.arm(choices)
+        return [dict(choice.row()) for choice in choices]
+
+    def choices(
+        self, refs: Sequence[str] | None, image: str | None = None, finish: str | None = None, disk: str | None = None
+    ) -> list[Choice]:
+        """What `install` would do, definite. Raises as it does."""
         if finish is not None and finish not in FINISHES:
             raise Wrong(f"finish cannot be {finish[:40]!r}", "one of " + ", ".join(FINISHES))
-        choices = [self._choice(node, image, finish, disk) for node in self._chosen(refs)]
-        if not preview:
-            self._arm(choices)
-        return [dict(choice.row()) for choice in choices]
+        return [self._choice(node, image, finish, disk) for node in self._chosen(refs)]
 
     def cancel(self, refs: Sequence[str] | None) -> list[dict[str, Any]]:
         """Take orders back (None: all that are open). An installation that is running is told to stop at its next
@@ -94,7 +100,8 @@ class Orders:
         how = finish or profile.finish or self.roster.config.finish
         return Choice(node, profile, manifest, digest, rule, how, predict(node, profile, manifest, rule))
 
-    def _arm(self, choices: list[Choice]) -> None:
+    def arm(self, choices: Sequence[Choice]) -> None:
+        """Give these orders; on the disk before this returns, or not at all. Raises NoSpace."""
         roster, now = self.roster, self.roster.clock.steady()
         # An order that is not on the disk was never given: a restart must not find fewer orders than were shown.
         with roster.durable([choice.node for choice in choices]):

@@ -17,6 +17,7 @@ from appliance.power.crew import Crew
 from appliance.power.wake import wake
 from appliance.roster import Roster
 from appliance.timeline import clean
+from images.errors import GildError
 from netboot.bmc import BOOTING, TOLD, Act, Power
 from netboot.node import Node, State
 
@@ -101,9 +102,20 @@ class Powers:
         """Whether the node can be restarted from here."""
         return self.bmcs.of(node) is not None
 
-    def restart(self, node: Node) -> None:
-        """Switch a node off and on, for an installation. Raises Wrong if it has no BMC, or is installing."""
-        self.begin(Act.CYCLE, [node.label])
+    def restart(self, nodes: Sequence[Node]) -> None:
+        """Switch nodes off and on for an installation. Never raises: what fails is the standing of the node."""
+        good: list[Node] = []
+        for node in nodes:
+            if node.state in (State.INSTALLING, State.CAPTURING) or not self.way(node):
+                why = node.state.value if self.way(node) else "without a BMC"
+                self._refused(node, f"cannot be restarted: it is {why}")
+            else:
+                good.append(node)
+        try:
+            self.begin(Act.CYCLE, [node.label for node in good])
+        except GildError as error:
+            for node in good:
+                self._refused(node, f"cannot be restarted: {error.message}")
 
     def heard(self, node_id: int, boots: bool) -> None:
         """A node asks for an address: its firmware does (`boots`), or a system on it."""
@@ -182,6 +194,10 @@ class Powers:
                     loop.call_soon_threadsafe(self.collect)
 
             future.add_done_callback(arrived)
+
+    def _refused(self, node: Node, text: str) -> None:
+        self.standings[node.id] = Standing(DONE[Act.CYCLE], self.roster.clock.steady(), "failed", text)
+        self.roster.timeline.add(node.id, text, "warn")
 
     def _await(self, node: Node, how: str) -> None:
         self.standings[node.id] = Standing(how, self.roster.clock.steady())

@@ -73,6 +73,11 @@ class Paths:
         return self.state / "profiles"
 
     @property
+    def hooks(self) -> Path:
+        """The site's own programs that are told of events: NAME for all, EVENT/NAME for one."""
+        return self.state / "hooks.d"
+
+    @property
     def images(self) -> Path:
         """The image store."""
         return self.state / "store"

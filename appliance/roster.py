@@ -25,6 +25,10 @@ from netboot.profile import DEFAULT, Profile, ProfileInvalid
 from netboot.wanted import Wanted, wanted
 
 SERVICES = {"_slurmctld._tcp": 6817}  # Slurm's own default (slurm.conf(5), SlurmctldPort)
+# Told of a node as it was and as it is (None: it was not, it is no more) and what happened to it; None for a change by
+# people. Never waits, never raises.
+Listener = Callable[[Node | None, Node | None, Event | None], None]
+
 MAX_STRANGERS = 1000  # machines in the waiting room; past it the one unseen for longest makes room
 
 
@@ -62,6 +66,7 @@ class Roster:
         self._resave = False
         self._zone: Zone | None = None
         self._serial = int(clock.wall())
+        self.listeners: list[Listener] = []
         self.last_order = store.read("SELECT max(id) FROM orders")[0][0] or 0
         self.profiles.setdefault(DEFAULT, Profile(DEFAULT))
         self._load()
@@ -184,12 +189,13 @@ class Roster:
         self._dirty.add(node.id)
         self.quiet_since[node.id] = now
         self.timeline.add(node.id, f"first seen: {node.mac or node.uuid or node.serial}")
+        self._tell(None, node)
         return node
 
     def apply(self, node: Node, event: Event, **details: Any) -> Node:
         """One event: step the node, record what follows, save with the next batch."""
         after, effects = step(node, event, self.clock.steady(), **details)
-        self.replace(after)
+        self._replace(after)
         for effect in effects:
             if isinstance(effect, CloseOrder):
                 self._close_order(after.id, effect.outcome)
@@ -197,10 +203,21 @@ class Roster:
                 self.timeline.note(after.id, effect.text, effect.level)
             elif isinstance(effect, Record):
                 self.timeline.add(after.id, effect.text, effect.level)
+        self._tell(node, after, event)
         return after
 
     def replace(self, node: Node) -> None:
         """Put a changed node in the place of the old one."""
+        before = self.nodes.get(node.id)
+        if before is not node:
+            self._replace(node)
+            self._tell(before, node)
+
+    def _tell(self, before: Node | None, after: Node | None, event: Event | None = None) -> None:
+        for listener in self.listeners:
+            listener(before, after, event)
+
+    def _replace(self, node: Node) -> None:
         before = self.nodes.get(node.id)
         if before is node:
             return
@@ -229,6 +246,7 @@ class Roster:
         self._zone = None
         self.timeline.forget(node.id)
         self.store.submit(rows.node_gone(node.id))
+        self._tell(node, None)
         self.timeline.wake()
 
     def set_order(self, order: Order) -> None:

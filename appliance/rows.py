@@ -9,6 +9,7 @@ from typing import TypeVar
 from appliance.schema import DatabaseInvalid
 from appliance.store import Statement, Store
 from netboot.bmc import Bmc
+from netboot.job import Job
 from netboot.node import Node
 from netboot.order import Order
 from netboot.profile import Profile
@@ -77,6 +78,16 @@ def bmc_row(bmc: Bmc) -> Statement:
 def bmc_gone(node_id: int) -> Statement:
     """Forget the BMC of a node."""
     return "DELETE FROM bmcs WHERE node_id = ?", (node_id,)
+
+
+def job_row(job: Job) -> Statement:
+    """Save a job."""
+    return "INSERT OR REPLACE INTO jobs (id, closed, body) VALUES (?, ?, ?)", (job.id, job.closed, encode(job).decode())
+
+
+def job_gone(number: int) -> Statement:
+    """Forget a job."""
+    return "DELETE FROM jobs WHERE id = ?", (number,)
 
 
 def order_row(order: Order) -> Statement:
@@ -162,6 +173,11 @@ def load_orders(store: Store) -> list[Order]:
 def load_bmcs(store: Store) -> list[Bmc]:
     """The BMCs of all nodes."""
     return [_body(Bmc, row[0]) for row in store.read("SELECT body FROM bmcs ORDER BY node_id")]
+
+
+def load_jobs(store: Store) -> list[Job]:
+    """All jobs, the oldest first."""
+    return [_body(Job, row[0]) for row in store.read("SELECT body FROM jobs ORDER BY id")]
 
 
 def load_host_keys(store: Store, node_id: int) -> str:

@@ -33,6 +33,7 @@ from appliance.web import app
 from appliance.web.acceptance_api import AcceptanceApi
 from appliance.web.boot import MAX_BODY, Boot
 from appliance.web.cluster_api import ClusterApi
+from appliance.web.hooks_api import HooksApi
 from appliance.web.live_api import LiveApi
 from appliance.web.node_api import NodeApi
 from appliance.web.operator import Operator
@@ -149,6 +150,7 @@ async def _listen(
         *ProfileApi(head).routes(),
         *SecretApi(head).routes(),
         *ClusterApi(head).routes(),
+        *HooksApi(head).routes(),
         *PowerApi(head).routes(),
         *RuleApi(head).routes(),
         *AcceptanceApi(head).routes(),
@@ -242,7 +244,7 @@ async def _until_told(head: Head, config: Config, others: ForeignServers | None)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(_tick(head))]
+        running = [tasks.create_task(_tick(head)), tasks.create_task(head.work())]
         log.info(
             "serving on %s: %s, nodes get %s-%s in %s",
             config.interface, config.address, config.range_first, config.range_last, config.domain,

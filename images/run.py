@@ -173,16 +173,22 @@ def leave(
 
 @contextlib.contextmanager
 def beside(
-    argv: Sequence[str], on_line: Callable[[str], None], *, env: Mapping[str, str] | None = None, act: str = ""
+    argv: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    input: bytes | None = None,  # noqa: A002  # the name subprocess uses
+    env: Mapping[str, str] | None = None,
+    act: str = "",
 ) -> Iterator[Callable[[float], int | None]]:
     """Run `argv` beside this process for as long as the block lasts; then it is ended with all it started.
 
-    A thread hands each line of its merged output to `on_line`, which must not raise. The program's input is empty and
-    ends when this process ends, however that happens: one that watches its input never outlives it. Yields
-    wait(seconds), which gives the exit code once it has ended within that time, or None.
+    A thread hands each line of its merged output to `on_line`, which must not raise. Without `input` the program has an
+    empty one, which ends when this process ends, however that happens: one that watches its input never outlives it.
+    Yields wait(seconds), which gives the exit code once it has ended within that time, or None.
     Raises ToolMissing, CommandFailed if it cannot be started.
     """
-    proc = _started(argv, subprocess.PIPE, env, act)
+    with _given(input or b"") as given:
+        proc = _started(argv, subprocess.PIPE if input is None else given.fileno(), env, act)
     assert proc.stdout is not None
     output = proc.stdout
 
@@ -225,10 +231,7 @@ def pipe(
     full = _environment(argv, env, act)
     last: list[bytes] = []
     late = threading.Event()
-    # A file in memory: a pipe would have to be fed while the output is read.
-    with os.fdopen(os.memfd_create("input"), "w+b") as given:
-        given.write(input)
-        given.seek(0)
+    with _given(input) as given:
         try:
             proc = subprocess.Popen(
                 argv,
@@ -280,6 +283,15 @@ def pipe(
         raise failure
     if ended is None:
         raise CommandFailed(f"{act or argv[0]}: {argv[0]} did not end with its output")
+
+
+@contextlib.contextmanager
+def _given(data: bytes) -> Iterator[IO[bytes]]:
+    """A file in memory to read from: a pipe would have to be fed while the output is read."""
+    with os.fdopen(os.memfd_create("input"), "w+b") as given:
+        given.write(data)
+        given.seek(0)
+        yield given
 
 
 def _environment(argv: Sequence[str], env: Mapping[str, str] | None, act: str) -> dict[str, str]:

@@ -14,6 +14,8 @@ VERBS = {
     "sge": ("cluster_tell", "sge"),
     "ansible": ("cluster_tell", "ansible"),
     "genders": ("cluster_tell", "genders"),
+    "drain": ("cluster_drain", "drain"),
+    "resume": ("cluster_drain", "resume"),
     "test": ("cluster_test", "command"),
 }
 

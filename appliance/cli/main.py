@@ -55,6 +55,7 @@ NOUNS = {
     "layout": ("layout", "command"),
     "secret": ("secret", "command"),
     "cluster": ("cluster", "command"),
+    "hook": ("hook", "command"),
     "probe": ("probe", "command"),
     "doctor": ("doctor", "command"),
     "service": ("unit", "command"),

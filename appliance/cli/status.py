@@ -26,9 +26,17 @@ def command(site: Site, /, json_: bool) -> None:
             ("since", f"{show.ago(status['uptime'])}, process {status['pid']}, gild {status['version']}"),
             ("others", _foreign(status["foreign"])),
             ("nodes", ", ".join(f"{count} {state}" for state, count in status["nodes"].items()) or "none seen yet"),
+            *(("service", _service(row)) for row in status["services"]),
         ]
     )
     return None
+
+
+def _service(row: dict[str, Any]) -> str:
+    """How a service of this machine was told of the nodes last."""
+    when = f" ({show.clock(row['at'])})" if row["at"] else ""
+    text = f"{row['name']}: {show.safe(row['text'])}{when}"
+    return text if row["ok"] else f"[red]{text}[/]"
 
 
 def _foreign(servers: list[dict[str, Any]]) -> str:

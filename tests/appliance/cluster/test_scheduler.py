@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -58,8 +59,8 @@ def test_pbs() -> None:
 
 
 def test_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler.shutil, "which", lambda name, path: name == "sge_qmaster")
+    monkeypatch.setattr(shutil, "which", lambda name, path: name == "sge_qmaster")
     assert scheduler.found() == GridEngine()
     assert scheduler.found(["hosts", "pbs", "slurm"]) == Pbs()
-    monkeypatch.setattr(scheduler.shutil, "which", lambda name, path: None)
+    monkeypatch.setattr(shutil, "which", lambda name, path: None)
     assert scheduler.found(["hosts"]) is None
