@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from images.editing.packages import packages
-from images.errors import RecipeInvalid, ToolMissing
+from images.errors import CommandFailed, RecipeInvalid, ToolMissing
 from images.run import run
 from images.sources.aptsources import host_sources, host_suite
 from images.sources.debianbuild import fill, require, sources
@@ -61,6 +61,16 @@ def test_a_directory_of_packages_is_a_mirror(tmp_path: Path) -> None:
     kept = "".join(path.read_text() for path in (tree / "etc/apt/sources.list.d").iterdir())
     assert uris[0] in kept and str(archive) not in kept
     assert told[-1][1] == told[-1][2] > 50
+
+
+@pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="mmdebstrap is not installed")
+def test_a_source_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    nobody = tmp_path / "nothing-here"
+    for folder in ("nothing-here", "tree", "scratch"):
+        (tmp_path / folder).mkdir()
+    recipe = parse_recipe(f'suite = "bookworm"\nmirrors = ["deb file:{nobody} bookworm main"]\npackages = ["dash"]\n')
+    with pytest.raises(CommandFailed, match=f"building x: E: .*{nobody}"):
+        fill(recipe, tmp_path / "tree", tmp_path / "scratch", "building x", lambda *at: None)
 
 
 def test_without_mmdebstrap_there_is_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

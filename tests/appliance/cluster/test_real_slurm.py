@@ -92,7 +92,8 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("slurm")
-    for path in (folder, *folder.parents[:3]):
+    base = tmp_path_factory.getbasetemp()
+    for path in (folder, base, base.parent):  # and no further up: what is above is not this test's
         path.chmod(0o755)  # both daemons refuse a way that others could write to, and munge's clients need one
     with head_with_nodes() as served:
         made = Site(served, folder)
