@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from appliance.web import app
 from appliance.web.operator import Operator
 from appliance.web.profile_api import ProfileApi
 from appliance.web.secret_api import SecretApi
+from netboot.report import Hello, Nic
 from tests.appliance.process import Served, rack_of_one
 from tests.appliance.rack import Rack
 
@@ -63,9 +65,13 @@ def get(path: str) -> Asked:
 
 
 def test_every_route_answers_json(rack: Rack, tmp_path: Path) -> None:
-    rack.approved(1)
-    rack.machine(2).boot()
-    rack.machine(3).boot()
+    first = rack.approved(1)
+    first.hello()
+    for number in (2, 3, 4, 5):
+        rack.machine(number).boot()
+    for mac in (rack.machine(4).mac, rack.machine(5).mac):  # the first one's body, with another card
+        facts = replace(first.facts(), nics=(Nic("eth0", mac, boot=True),))
+        rack.head.hello(Hello(mac, facts), rack.head.node(mac)["address"])
     preview = answers(rack, tmp_path, post("/nodes/install", refs=["node01"], preview=True))[0][1]
     asked = [
         get("/status"),
@@ -78,6 +84,8 @@ def test_every_route_answers_json(rack: Rack, tmp_path: Path) -> None:
         post("/nodes/approve", all=True),
         post("/nodes/install", refs=["node01"], expect=preview["digest"]),
         post("/nodes/cancel", all=True),
+        post("/nodes/other", ref="4"),
+        post("/nodes/same", ref="5", node="node01"),
         post("/nodes/set", refs=["node01"], name="first"),
         post("/nodes/remove", refs=["first"]),
         get("/profiles"),
@@ -96,9 +104,9 @@ def test_every_route_answers_json(rack: Rack, tmp_path: Path) -> None:
     assert [status for status, _ in found] == [200] * len(asked)
     assert found[6][1][0]["name"] == "login"
     assert found[8][1]["nodes"][0]["node"] == "node01"
-    assert found[14][1]["disk"] == "pick=smallest"
+    assert found[16][1]["disk"] == "pick=smallest"
     routes = {(route.method, route.path) for route in routes_of(rack)}  # type: ignore[attr-defined]
-    assert len(routes) == 21, "a new route wants a line in this test"
+    assert len(routes) == 23, "a new route wants a line in this test"
 
 
 def test_an_order_that_is_not_what_was_shown_is_not_given(rack: Rack, tmp_path: Path) -> None:

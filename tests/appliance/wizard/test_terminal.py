@@ -16,7 +16,8 @@ from tests.appliance.wizard.test_unattended import wizard
 
 pytestmark = pytest.mark.root
 RANGE = "10.77.0.100-10.77.0.150"
-NETWORK = ((r"Interface \[1\]: ", ""), ("Addresses .*: ", RANGE), ("Domain .*: ", ""), ("Start it .*: ", ""))
+NETWORK = ((r"Interface \[1\]: ", ""), ("Addresses .*: ", RANGE), ("Domain .*: ", ""),
+           ("Forward .*: ", ""), ("Start it .*: ", ""))  # fmt: skip
 
 
 def talk(head: Served, columns: int, home: Path, words: Sequence[str] = (), **environ: str) -> Talk:
