@@ -29,7 +29,7 @@ SPEECH = Speech(
     step=re.compile(r"^(?:Unpacking|Setting up) "),
     count=re.compile(r"(\d+) newly installed"),
     steps=2,
-    # Unreachable, unsigned, or of a time that is not this machine's: what apt says names the source, mmdebstrap does not.
+    # Unreachable, unsigned, of another time: apt names the source, mmdebstrap does not.
     refused=re.compile(r"^(?:W: GPG error|E: (?:The repository|Failed to fetch|Release file) )"),
 )
 
