@@ -21,6 +21,7 @@ from appliance.head_bmcs import Bmcs
 from appliance.head_boot import Boots
 from appliance.head_capture import Captures
 from appliance.head_cluster import Cluster
+from appliance.head_dhcp import Dhcp
 from appliance.head_hooks import Hooks
 from appliance.head_install import Installs
 from appliance.head_nodes import Nodes
@@ -55,7 +56,8 @@ class Head:
         self.clock = clock or Clock()
         self.roster = Roster(store, config, self.clock)
         self._keys = HostKeys(store)
-        self._boots = Boots(self.roster, lambda name: boot_piece(name) is not None)
+        self._dhcp = Dhcp(self.roster, lambda name: boot_piece(name) is not None)
+        self._boots = Boots(self.roster)
         self._secrets = Secrets(self.roster)
         self._overlays = Overlays(self.roster, self._secrets, Paths(Path(config.state)).profiles)
         self._installs = Installs(self.roster, self._keys, boot_piece, self._overlays)
@@ -68,7 +70,7 @@ class Head:
         self._acceptance = Acceptance(self.roster, self._keys)
         self._bmcs = Bmcs(self.roster)
         self._powers = Powers(self.roster, self._bmcs)
-        self._boots.heard = self._powers.heard
+        self._dhcp.heard = self._powers.heard
         self._cluster = Cluster(self.roster)
         self._hooks = Hooks(self.roster, Paths(Path(config.state)).hooks)
         self._services = Services(self.roster, tuple(filter(None, config.services.split(","))), self._cluster.snapshot)
@@ -77,7 +79,7 @@ class Head:
         self.foreign: Callable[[], list[Server]] = list  # other DHCP servers on the wire, where somebody looks for them
 
         # Booting machines
-        self.dhcp = self._boots.dhcp
+        self.dhcp = self._dhcp.dhcp
         self.script = self._boots.script
         self.grub_cfg = self._boots.grub_cfg
         self.file_sent = self._boots.file_sent
@@ -151,7 +153,7 @@ class Head:
             "nodes": dict(sorted(Counter(node.state.value for node in nodes).items())),
             "orders": sum(1 for order in self.roster.orders.values() if not order.closed),
             "installing": sorted({order.digest for order in self.roster.orders.values() if not order.closed}),
-            "dhcp": dict(sorted(self._boots.counts.items())),
+            "dhcp": dict(sorted(self._dhcp.counts.items())),
             "foreign": [asdict(server) for server in self.foreign()],
             "services": self._services.rows(),
             "problem": self.store.problem,

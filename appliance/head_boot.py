@@ -1,27 +1,16 @@
-"""From the first packet to the installer: what a booting machine is answered over DHCP, and which script it gets."""
+"""Behind the loader: which script a booting machine gets, and which files it has loaded."""
 
 from __future__ import annotations
 
 import secrets
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from ipaddress import IPv4Address
 
-from appliance import rows
 from appliance.roster import Roster
-from images.errors import GildError
-from netboot import dhcp, firmware, grub, ipxe, replies
-from netboot.dhcp import NONE, DhcpInvalid, DhcpReply, DhcpRequest, Kind
-from netboot.firmware import LADDER, SECURE, BootFile, Firmware
-from netboot.identity import Sighting, real_mac, real_uuid
-from netboot.node import Boot, Event, Node, State
+from netboot import grub, ipxe
+from netboot.firmware import LADDER, SECURE
+from netboot.identity import real_mac
+from netboot.node import Event, Node
 from netboot.order import give
 from netboot.policy import Act, Asks, Decision, decide
-from netboot.replies import NetworkOptions
-
-Address = tuple[str, int]
-Send = Callable[[bytes, Address], object]
 
 LOADERS = frozenset(name for ladder in (*LADDER.values(), *SECURE.values()) for name in ladder)
 
@@ -32,173 +21,10 @@ def new_token() -> str:
 
 
 class Boots:
-    """The boot chain's use cases. `counts` are packets by what became of them."""
+    """The use cases behind a loader: its script, its files."""
 
-    def __init__(self, roster: Roster, available: Callable[[str], bool]) -> None:
-        """`available` says whether the head has a boot file of that name."""
+    def __init__(self, roster: Roster) -> None:
         self.roster, self.config = roster, roster.config
-        self.counts: Counter[str] = Counter()
-        # A known node asks for an address: its number, and whether it is its firmware that asks.
-        self.heard: Callable[[int, bool], None] = lambda node_id, boots: None
-        self._available = _Names(available)
-        config = roster.config
-        self._options = NetworkOptions(
-            server_ip=config.address,
-            netmask=str(config.network.netmask),
-            router=config.router or None,
-            dns=(config.address,),
-            domain=config.domain,
-            lease_seconds=config.lease_seconds,
-            ntp=(config.ntp,) if config.ntp else (),
-        )
-
-    # --- DHCP
-
-    def dhcp(self, data: bytes, source: Address, send: Send) -> Iterable[tuple[bytes, Address]]:
-        """One datagram on port 67. Offers and refusals are returned, to be sent at once; an acknowledgement goes
-        through `send` once its lease is on the disk. Never raises for anything a machine sends."""
-        try:
-            request = dhcp.parse(data)
-        except DhcpInvalid:
-            self.counts["not DHCP"] += 1
-            return ()
-        if not request.from_client:
-            self.counts["from another server"] += 1
-            return ()
-        try:
-            return self._answer(request, send)
-        except DhcpInvalid as error:
-            # The answer does not fit what the client can take, or a field of it: say so where people look.
-            self._remark(request, f"cannot be answered: {error.message}", "warn")
-            return ()
-
-    def _answer(self, request: DhcpRequest, send: Send) -> Iterable[tuple[bytes, Address]]:
-        now, pool = self.roster.clock.steady(), self.roster.pool
-        if request.kind is Kind.RELEASE:
-            if pool.release(request.mac, request.ciaddr, now):
-                self.roster.store.submit([rows.lease_gone(request.mac)], self.roster.lost)
-                self._remark(request, f"gives its address {request.ciaddr} back")
-            return ()
-        if request.kind is Kind.DECLINE:
-            if pool.decline(request.mac, request.requested_ip or "", now):
-                self._remark(request, f"found {request.requested_ip} in use by somebody else; it is set aside", "warn")
-            return ()
-        if request.server_id not in (None, self.config.address):
-            pool_address = pool.address(request.mac)
-            if pool_address and not pool.known(request.mac):
-                pool.release(request.mac, pool_address, now)
-            self._remark(request, f"took the offer of another DHCP server, {request.server_id}", "warn")
-            return ()
-        kind = firmware.classify(request)
-        node, decision = self._who(request, kind)
-        if decision.act is Act.IGNORE:
-            self._remark(request, f"is not answered: {decision.why}")
-            return ()
-        boot = self._boot_file(request, node, kind)
-        host = node.name if node is not None else ""
-        if request.kind is Kind.INFORM:
-            return self._packet(request, replies.ack(request, "", self._options, boot, host))
-        if request.kind is Kind.DISCOVER:
-            return self._offer(request, node, kind, boot, host, now)
-        return self._acknowledge(request, node, boot, host, now, send)
-
-    def _offer(
-        self, request: DhcpRequest, node: Node | None, kind: Firmware, boot: BootFile | None, host: str, now: float
-    ) -> Iterable[tuple[bytes, Address]]:
-        address = self.roster.pool.offer(request.mac, request.requested_ip, now)
-        if address is None:
-            self._remark(request, "gets no address: every address of the range is in use", "bad")
-            return ()
-        if node is not None:
-            self._seen(node, request, kind, boot, address)
-        return self._packet(request, replies.offer(request, address, self._options, boot, host))
-
-    def _acknowledge(
-        self, request: DhcpRequest, node: Node | None, boot: BootFile | None, host: str, now: float, send: Send
-    ) -> Iterable[tuple[bytes, Address]]:
-        wanted = request.requested_ip or request.ciaddr
-        seconds = float(self.config.lease_seconds)
-        inside = wanted != NONE and IPv4Address(wanted) in self.config.network
-        if not inside or not self.roster.pool.commit(request.mac, wanted, now, seconds):
-            self._remark(request, f"may not have the address {wanted} it asks for; it is told to ask anew")
-            reason = f"{wanted} is not for {request.mac}"
-            return self._packet(request, replies.nak(request, self.config.address, reason))
-        if node is not None:
-            self.roster.touch(node.id)
-            self.heard(node.id, boot is not None)
-            if node.state is State.WAITING and node.address != wanted:
-                self.roster.replace(replace(node, address=wanted))
-        packets = list(self._packet(request, replies.ack(request, wanted, self._options, boot, host)))
-
-        def acknowledge(error: GildError | None) -> None:
-            # With a full disk the lease lives in memory until the disk takes it: a rack that cannot boot helps nobody.
-            self.roster.lost(error)
-            for packet, destination in packets:
-                send(packet, destination)
-
-        self.roster.store.submit([rows.lease_row(request.mac, wanted, now + seconds)], acknowledge)
-        return ()
-
-    def _packet(self, request: DhcpRequest, reply: DhcpReply) -> list[tuple[bytes, Address]]:
-        self.counts[reply.kind.name] += 1
-        return [(dhcp.build(reply), replies.destination(request, reply, (self.config.network,)))]
-
-    def _who(self, request: DhcpRequest, kind: Firmware) -> tuple[Node | None, Decision]:
-        """The node of a request (a new one if it wants to boot), and whether it is answered."""
-        sighting = Sighting((request.mac,), real_uuid(request.uuid or ""))
-        verdict = self.roster.identify(sighting)
-        node = verdict.node
-        if node is None and kind is not Firmware.NONE:
-            node = self.roster.add(sighting)
-        if node is not None and verdict.conflict:
-            self.roster.timeline.note(node.id, f"{request.mac} {verdict.conflict}: no order is handed out", "warn")
-        elif node is not None and (request.mac not in node.macs or (sighting.uuid and not node.uuid)):
-            macs = node.macs if request.mac in node.macs else (*node.macs, request.mac)
-            node = replace(node, macs=macs, uuid=node.uuid or sighting.uuid)
-            self.roster.replace(node)
-        now = self.roster.clock.steady()
-        return node, decide(node, Asks.LOADER, None, now, unknown=self.config.unknown)
-
-    def _seen(self, node: Node, request: DhcpRequest, kind: Firmware, boot: BootFile | None, address: str) -> None:
-        self.roster.touch(node.id)
-        self.heard(node.id, kind is not Firmware.NONE)
-        if kind is Firmware.NONE:
-            return
-        if boot is None:
-            number = firmware.architecture(request)
-            self.roster.timeline.note(
-                node.id, f"asks for something to boot, but the head has no loader for architecture {number}", "bad"
-            )
-            return
-        known = {"address": address} if node.state is State.WAITING else {}
-        what = "its script" if kind is Firmware.IPXE else boot.name
-        self.roster.apply(
-            node, Event.SEEN, firmware=kind.value, loader=kind is Firmware.IPXE, what=f"{what} ({boot.quirk})", **known
-        )
-
-    def _boot_file(self, request: DhcpRequest, node: Node | None, kind: Firmware) -> BootFile | None:
-        if kind is Firmware.NONE:
-            return None
-        rung, secure = 0, False
-        if node is not None:
-            # A loader that was handed out and did not come back is tried no second time: step() counts it when the
-            # firmware asks again, so this answer must already be the next rung.
-            gone_wrong = node.boot is Boot.LOADER and kind is not Firmware.IPXE and request.kind is Kind.DISCOVER
-            rung, secure = node.rung + gone_wrong, node.secure
-        boot = firmware.boot_file(request, self.config.address, secure=secure, rung=rung, available=self._available)
-        if boot is not None and boot.url and self.config.http_port != 80:
-            here = f"http://{self.config.address}"
-            boot = replace(boot, name=boot.name.replace(here, f"{here}:{self.config.http_port}", 1))
-        return boot
-
-    def _remark(self, request: DhcpRequest, text: str, level: str = "info") -> None:
-        """A line on the timeline of a known machine; of an unknown one a count."""
-        self.counts[level] += 1
-        node = self.roster.by_mac(request.mac)
-        if node is not None:
-            self.roster.timeline.note(node.id, text, level)
-
-    # --- scripts
 
     def script(self, mac: str, address: str, platform: str | None) -> str:
         """The iPXE script of the machine that asks from `address`. `mac` and `platform` are what its URL says."""
@@ -257,16 +83,6 @@ class Boots:
             self.roster.apply(node, Event.LOADER_SENT, what=what)
         else:
             self.roster.timeline.note(node.id, f"has loaded {what}")
-
-
-class _Names:
-    """A container of boot file names that asks the table of files each time."""
-
-    def __init__(self, known: Callable[[str], bool]) -> None:
-        self._known = known
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._known(name)
 
 
 def _size(count: int) -> str:

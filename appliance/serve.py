@@ -15,7 +15,6 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Iterable
 from ipaddress import IPv4Interface
 
 from aiohttp import web
@@ -25,6 +24,7 @@ from appliance.config import Config
 from appliance.errors import ConfigInvalid, Environment
 from appliance.foreign import ForeignServers
 from appliance.head import Head
+from appliance.lan import Lan
 from appliance.live import Live
 from appliance.notify import notify
 from appliance.paths import Paths
@@ -44,22 +44,15 @@ from appliance.web.rule_api import RuleApi
 from appliance.web.secret_api import SecretApi
 from images.errors import GildError
 from images.store import Store as Images
-from netboot.bootfiles import BootFiles, Piece
-from netboot.dnsd import DnsServer
+from netboot.bootfiles import BootFiles
 from netboot.initrd import head_segment
 from netboot.lease import LeaseInvalid
 from netboot.plan import BootPiece
-from netboot.ra import answer_solicitations
-from netboot.tftpd import BytesSource, TftpServer
-from netboot.udp import Address, Drain, UdpError, interface_address, interfaces, open_tcp, open_udp
-from netboot.upstream import upstream_for
+from netboot.udp import UdpError, interface_address, interfaces, open_tcp
 
 log = logging.getLogger("gild")
 
 TICK = 1.0  # seconds between two looks at the clock of every node
-DHCP_PORT = 67
-# The signed GRUB looks for its configuration under this name; what it gets is rendered for its address.
-GRUB_CFG = ("grub/grub.cfg", "grub.cfg")
 
 
 def serve(config: Config, paths: Paths) -> None:
@@ -116,7 +109,9 @@ async def _run(config: Config, paths: Paths) -> None:
         await _listen(opened, config, paths, head, Boot(head, files, segment), packs, identity)
         others = ForeignServers(config.interface, config.address) if config.dhcp_check == "on" else None
         head.foreign = others.rows if others is not None else head.foreign
-        await _datagrams(opened, config, head, files, segment, others)
+        lan = Lan(head, files, segment, lambda: others is None or others.clear)
+        opened.push_async_callback(lan.close)
+        await lan.open()
         await _until_told(head, config, others)
     if others is not None and others.refusal is not None:
         raise others.refusal
@@ -185,57 +180,6 @@ async def _started(runners: list[web.AppRunner], application: web.Application) -
 async def _end(runners: list[web.AppRunner]) -> None:
     """Together: each waits a second for its running requests, and one after the other would be three."""
     await asyncio.gather(*(runner.cleanup() for runner in runners))
-
-
-async def _datagrams(
-    opened: contextlib.AsyncExitStack,
-    config: Config,
-    head: Head,
-    files: BootFiles,
-    segment: bytes,
-    others: ForeignServers | None,
-) -> None:
-    """DHCP, TFTP, DNS and the empty router advertisement."""
-    loop = asyncio.get_running_loop()
-
-    def dhcp(data: bytes, source: Address) -> Iterable[tuple[bytes, Address]]:
-        # A machine that is not answered asks again, for longer than the first look takes.
-        return head.dhcp(data, source, drain.send) if others is None or others.clear else ()
-
-    def lookup(name: str, client: str) -> Piece | BytesSource | None:
-        name = name.lstrip("/")
-        if name in GRUB_CFG:
-            return BytesSource(head.grub_cfg(client).encode())
-        piece = BytesSource(segment) if name == "head.cpio" else files.find(name)
-        if piece is None and files.is_folder(name):
-            raise PermissionError("that is a folder")
-        if piece is None and ".." in name.split("/"):
-            raise PermissionError("names do not lead out of the folder of boot files")
-        return piece
-
-    def tftp_done(client: str, name: str, sent: int, seconds: float, error: str | None) -> None:
-        head.file_sent(client, name, sent, seconds, "tftp", error or "")
-
-    try:
-        tftp = TftpServer(
-            loop, lookup, address=config.address, interface=config.interface, on_done=tftp_done, log=log.warning
-        )
-        opened.callback(tftp.close)
-        others_dns = upstream_for(config.forward, config.address)
-        dns = DnsServer(
-            loop, head.zone, address=config.address, interface=config.interface, upstream=others_dns, log=log.warning
-        )
-        opened.push_async_callback(dns.close)
-        await dns.start()
-        # Bound to the device and to every address: a machine that has none asks 255.255.255.255.
-        sock = open_udp(DHCP_PORT, interface=config.interface, broadcast=True)
-    except UdpError as error:
-        raise Environment(error.message, error.hint) from None
-    drain = Drain(loop, sock, dhcp, name="DHCP", log=log.warning)
-    opened.callback(drain.close)
-    advertiser = answer_solicitations(loop, config.interface, log.info)
-    if advertiser is not None:
-        opened.callback(advertiser.close)
 
 
 async def _until_told(head: Head, config: Config, others: ForeignServers | None) -> None:
