@@ -32,20 +32,24 @@ class Boots:
         who = f"{node.label}: {decision.why}" if node else decision.why
         if decision.act in (Act.LOCAL, Act.IGNORE):
             self._sent(node, Event.LOCAL_SENT, decision)
-            return ipxe.local_script(self.config.address, self.config.http_port, platform, who)
+            return ipxe.local_script(self._head(address), self.config.http_port, platform, who)
         self._sent(node, Event.SCRIPT_SENT, decision)
-        return ipxe.agent_script(self.config.address, self.config.http_port, real_mac(mac), token, who)
+        return ipxe.agent_script(self._head(address), self.config.http_port, real_mac(mac), token, who)
 
     def grub_cfg(self, address: str) -> str:
         """grub.cfg of the machine that asks from `address`."""
-        mac = next((mac for mac, lease in self.roster.pool.leases() if lease.address == address), "")
+        mac = self.roster.pool.holder(address)
         node, decision, token = self._decide(mac, address)
         who = f"{node.label}: {decision.why}" if node else decision.why
         if decision.act in (Act.LOCAL, Act.IGNORE):
             self._sent(node, Event.LOCAL_SENT, decision)
             return grub.local_config("aa64" if node and node.facts and node.facts.arch == "aarch64" else "x64", who)
         self._sent(node, Event.SCRIPT_SENT, decision)
-        return grub.agent_config(self.config.address, mac, token, who)
+        return grub.agent_config(self._head(address), mac, token, who)
+
+    def _head(self, address: str) -> str:
+        """The head's address as the machine at `address` reaches it."""
+        return self.roster.addresses.place(address).head
 
     def _decide(self, mac: str, address: str) -> tuple[Node | None, Decision, str]:
         node = self.roster.by_mac(mac) if mac else None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from ipaddress import IPv4Address
+from dataclasses import dataclass, replace
 
 from appliance import rows
 from appliance.roster import Roster
@@ -16,10 +15,25 @@ from netboot.firmware import BootFile, Firmware
 from netboot.identity import Sighting, real_uuid
 from netboot.node import Boot, Event, Node, State
 from netboot.policy import Act, Asks, Decision, decide
-from netboot.replies import NetworkOptions
+from netboot.subnet import Subnet, choose, network_options
 
 Address = tuple[str, int]
 Send = Callable[[bytes, Address], object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """A request with what is known of it: its network, its node, what asks, and what it is given to boot."""
+
+    request: DhcpRequest
+    subnet: Subnet
+    node: Node | None
+    kind: Firmware
+    boot: BootFile | None
+
+    @property
+    def host(self) -> str:
+        return self.node.name if self.node is not None else ""
 
 
 class Dhcp:
@@ -32,20 +46,11 @@ class Dhcp:
         # A known node asks for an address: its number, and whether it is its firmware that asks.
         self.heard: Callable[[int, bool], None] = lambda node_id, boots: None
         self._available = _Names(available)
-        config = roster.config
-        self._options = NetworkOptions(
-            server_ip=config.address,
-            netmask=str(config.network.netmask),
-            router=config.router or None,
-            dns=(config.address,),
-            domain=config.domain,
-            lease_seconds=config.lease_seconds,
-            ntp=(config.ntp,) if config.ntp else (),
-        )
 
-    def dhcp(self, data: bytes, source: Address, send: Send) -> Iterable[tuple[bytes, Address]]:
-        """One datagram on port 67. Offers and refusals are returned, to be sent at once; an acknowledgement goes
-        through `send` once its lease is on the disk. Never raises for anything a machine sends."""
+    def dhcp(self, data: bytes, source: Address, send: Send, interface: str = "") -> Iterable[tuple[bytes, Address]]:
+        """One datagram on port 67 of `interface` (empty: the main one). Offers and refusals are returned, to be sent at
+        once; an acknowledgement goes through `send` once its lease is on the disk. Never raises for anything a machine
+        sends."""
         try:
             request = dhcp.parse(data)
         except DhcpInvalid:
@@ -54,14 +59,20 @@ class Dhcp:
         if not request.from_client:
             self.counts["from another server"] += 1
             return ()
+        subnets = tuple(self.roster.addresses.subnets.values())
+        subnet = choose(request, interface or self.config.interface, source[0], subnets)
+        if subnet is None:
+            self.counts["from no network of ours"] += 1
+            self._remark(request, f"asks from a network that is not described here ({request.giaddr})", "warn")
+            return ()
         try:
-            return self._answer(request, send)
+            return self._answer(request, subnet, send)
         except DhcpInvalid as error:
             # The answer does not fit what the client can take, or a field of it: say so where people look.
             self._remark(request, f"cannot be answered: {error.message}", "warn")
             return ()
 
-    def _answer(self, request: DhcpRequest, send: Send) -> Iterable[tuple[bytes, Address]]:
+    def _answer(self, request: DhcpRequest, subnet: Subnet, send: Send) -> Iterable[tuple[bytes, Address]]:
         now, pool = self.roster.clock.steady(), self.roster.pool
         if request.kind is Kind.RELEASE:
             if pool.release(request.mac, request.ciaddr, now):
@@ -72,7 +83,7 @@ class Dhcp:
             if pool.decline(request.mac, request.requested_ip or "", now):
                 self._remark(request, f"found {request.requested_ip} in use by somebody else; it is set aside", "warn")
             return ()
-        if request.server_id not in (None, self.config.address):
+        if request.server_id not in (None, *(known.head for known in self.roster.addresses.subnets.values())):
             pool_address = pool.address(request.mac)
             if pool_address and not pool.known(request.mac):
                 pool.release(request.mac, pool_address, now)
@@ -83,41 +94,41 @@ class Dhcp:
         if decision.act is Act.IGNORE:
             self._remark(request, f"is not answered: {decision.why}")
             return ()
-        boot = self._boot_file(request, node, kind)
-        host = node.name if node is not None else ""
+        ask = _Ask(request, subnet, node, kind, self._boot_file(request, subnet, node, kind))
         if request.kind is Kind.INFORM:
-            return self._packet(request, replies.ack(request, "", self._options, boot, host))
-        if request.kind is Kind.DISCOVER:
-            return self._offer(request, node, kind, boot, host, now)
-        return self._acknowledge(request, node, boot, host, now, send)
+            return self._packet(ask, self._ack(ask, ""))
+        return self._offer(ask, now) if request.kind is Kind.DISCOVER else self._acknowledge(ask, now, send)
 
-    def _offer(
-        self, request: DhcpRequest, node: Node | None, kind: Firmware, boot: BootFile | None, host: str, now: float
-    ) -> Iterable[tuple[bytes, Address]]:
-        address = self.roster.pool.offer(request.mac, request.requested_ip, now)
+    def _offer(self, ask: _Ask, now: float) -> Iterable[tuple[bytes, Address]]:
+        request, subnet = ask.request, ask.subnet
+        address = self.roster.pool.offer(request.mac, request.requested_ip, now, subnet.name)
         if address is None:
-            self._remark(request, "gets no address: every address of the range is in use", "bad")
+            self._remark(
+                request, f"gets no address: all from {subnet.first} to {subnet.last} are in use ({subnet.name})", "bad"
+            )
             return ()
-        if node is not None:
-            self._seen(node, request, kind, boot, address)
-        return self._packet(request, replies.offer(request, address, self._options, boot, host))
+        if ask.node is not None:
+            self._seen(ask.node, ask, address)
+        options = network_options(subnet, self.config.domain)
+        return self._packet(ask, replies.offer(request, address, options, ask.boot, ask.host))
 
-    def _acknowledge(
-        self, request: DhcpRequest, node: Node | None, boot: BootFile | None, host: str, now: float, send: Send
-    ) -> Iterable[tuple[bytes, Address]]:
+    def _ack(self, ask: _Ask, address: str) -> DhcpReply:
+        return replies.ack(ask.request, address, network_options(ask.subnet, self.config.domain), ask.boot, ask.host)
+
+    def _acknowledge(self, ask: _Ask, now: float, send: Send) -> Iterable[tuple[bytes, Address]]:
+        request, subnet, node = ask.request, ask.subnet, ask.node
         wanted = request.requested_ip or request.ciaddr
-        seconds = float(self.config.lease_seconds)
-        inside = wanted != NONE and IPv4Address(wanted) in self.config.network
+        seconds = float(subnet.lease)
+        inside = wanted != NONE and wanted in subnet
         if not inside or not self.roster.pool.commit(request.mac, wanted, now, seconds):
             self._remark(request, f"may not have the address {wanted} it asks for; it is told to ask anew")
-            reason = f"{wanted} is not for {request.mac}"
-            return self._packet(request, replies.nak(request, self.config.address, reason))
+            return self._packet(ask, replies.nak(request, subnet.head, f"{wanted} is not for {request.mac}"))
         if node is not None:
             self.roster.touch(node.id)
-            self.heard(node.id, boot is not None)
+            self.heard(node.id, ask.boot is not None)
             if node.state is State.WAITING and node.address != wanted:
                 self.roster.replace(replace(node, address=wanted))
-        packets = list(self._packet(request, replies.ack(request, wanted, self._options, boot, host)))
+        packets = list(self._packet(ask, self._ack(ask, wanted)))
 
         def acknowledge(error: GildError | None) -> None:
             # With a full disk the lease lives in memory until the disk takes it: a rack that cannot boot helps nobody.
@@ -128,9 +139,10 @@ class Dhcp:
         self.roster.store.submit([rows.lease_row(request.mac, wanted, now + seconds)], acknowledge)
         return ()
 
-    def _packet(self, request: DhcpRequest, reply: DhcpReply) -> list[tuple[bytes, Address]]:
+    def _packet(self, ask: _Ask, reply: DhcpReply) -> list[tuple[bytes, Address]]:
         self.counts[reply.kind.name] += 1
-        return [(dhcp.build(reply), replies.destination(request, reply, (self.config.network,)))]
+        networks = [subnet.net for subnet in self.roster.addresses.subnets.values()]
+        return [(dhcp.build(reply), replies.destination(ask.request, reply, networks))]
 
     def _who(self, request: DhcpRequest, kind: Firmware) -> tuple[Node | None, Decision]:
         """The node of a request (a new one if it wants to boot), and whether it is answered."""
@@ -148,7 +160,8 @@ class Dhcp:
         now = self.roster.clock.steady()
         return node, decide(node, Asks.LOADER, None, now, unknown=self.config.unknown)
 
-    def _seen(self, node: Node, request: DhcpRequest, kind: Firmware, boot: BootFile | None, address: str) -> None:
+    def _seen(self, node: Node, ask: _Ask, address: str) -> None:
+        request, kind, boot = ask.request, ask.kind, ask.boot
         self.roster.touch(node.id)
         self.heard(node.id, kind is not Firmware.NONE)
         if kind is Firmware.NONE:
@@ -159,13 +172,16 @@ class Dhcp:
                 node.id, f"asks for something to boot, but the head has no loader for architecture {number}", "bad"
             )
             return
+        if request.relay != node.relay:
+            node = replace(node, relay=request.relay)
+            self.roster.replace(node)
         known = {"address": address} if node.state is State.WAITING else {}
         what = "its script" if kind is Firmware.IPXE else boot.name
         self.roster.apply(
             node, Event.SEEN, firmware=kind.value, loader=kind is Firmware.IPXE, what=f"{what} ({boot.quirk})", **known
         )
 
-    def _boot_file(self, request: DhcpRequest, node: Node | None, kind: Firmware) -> BootFile | None:
+    def _boot_file(self, request: DhcpRequest, subnet: Subnet, node: Node | None, kind: Firmware) -> BootFile | None:
         if kind is Firmware.NONE:
             return None
         rung, secure = 0, False
@@ -174,9 +190,9 @@ class Dhcp:
             # firmware asks again, so this answer must already be the next rung.
             gone_wrong = node.boot is Boot.LOADER and kind is not Firmware.IPXE and request.kind is Kind.DISCOVER
             rung, secure = node.rung + gone_wrong, node.secure
-        boot = firmware.boot_file(request, self.config.address, secure=secure, rung=rung, available=self._available)
+        boot = firmware.boot_file(request, subnet.head, secure=secure, rung=rung, available=self._available)
         if boot is not None and boot.url and self.config.http_port != 80:
-            here = f"http://{self.config.address}"
+            here = f"http://{subnet.head}"
             boot = replace(boot, name=boot.name.replace(here, f"{here}:{self.config.http_port}", 1))
         return boot
 

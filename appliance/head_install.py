@@ -174,9 +174,17 @@ class Installs:
         if not self.keys.ready(node.id, node.name):
             raise Wrong(f"the host keys of {node.label} are still being made", "ask again in a second")
         keys = self.keys.get(node.id)
-        network = network_of(node, self.config, session.mac)
+        addresses = self.roster.addresses
+        subnet, stands = addresses.place(node.address), addresses.place(self.roster.pool.address(session.mac) or "")
+        if subnet is not stands:
+            raise Wrong(
+                f"{node.label} stands in the network {stands.name}, but its address {node.address} is of {subnet.name}",
+                f"gild.pyz node set {node.label} --address ONE OF {stands.network}",
+            )
+        network = network_of(node, subnet, self.config.domain, session.mac)
         fitting = self.overlays.fitting(node, network)
-        return make_plan(node, order, profile, self.config, network, self.piece, keys, fitting)
+        here = replace(self.config, address=subnet.head)
+        return make_plan(node, order, profile, here, network, self.piece, keys, fitting)
 
     def file_piece(self, ask: FileAsk) -> bytes:
         """A piece of an overlay file that is too large for the plan it stands in. Raises SessionUnknown, Refused,

@@ -73,7 +73,7 @@ class Overlays:
         """Whether `fitting` will do for an order of the image `ref`, whose tree is looked into or not. Raises Wrong, of
         one line that names node, file and line."""
         try:
-            network = network_of(node, self.roster.config, node.mac)
+            network = self._network(node)
             found = self.fitting(node, network, unseen=node.facts is None)
         except GildError as error:
             raise Wrong(error.message, error.hint) from None
@@ -83,6 +83,10 @@ class Overlays:
                 " scripts for it",
                 "install it with another profile: gild.pyz node set NODE --profile NAME",
             )
+
+    def _network(self, node: Node) -> Network:
+        roster = self.roster
+        return network_of(node, roster.addresses.place(node.address), roster.config.domain, node.mac)
 
     def piece(self, node: Node, path: str, stamp: str, offset: int) -> bytes:
         """Up to PIECE bytes of a copied file from `offset` on, for the agent that has the plan it stands in. Raises
@@ -106,7 +110,7 @@ class Overlays:
         answer: dict[str, Any] = {"node": node.label, "chain": list(whole.chain), "folder": str(self.folder)}
         answer |= {"files": [], "scripts": [], "trouble": ""}
         try:
-            network = network_of(node, self.roster.config, node.mac)
+            network = self._network(node)
             names = self._names(node, network, whole, open_=False)
             for entry in overlays.overlay(self.folder, whole.chain):
                 row, reason, size = _row(entry), "", entry.size
@@ -153,7 +157,7 @@ class Overlays:
             return {"text": texts[entry.kind]}
         if entry.kind == "template":
             with _about(node):
-                network = network_of(node, self.roster.config, node.mac)
+                network = self._network(node)
                 return {"text": self._made(entry, self._names(node, network, whole, open_=False)).decode()}
         data = overlays.read(entry, overlays.MAX_COPIED)
         try:

@@ -19,6 +19,7 @@ from netboot.order import Order
 from netboot.plan import BootPiece, DiskRule, Edit, InstallPlan, Network, Script
 from netboot.profile import Profile
 from netboot.report import HOME, Disk
+from netboot.subnet import Subnet
 
 if TYPE_CHECKING:
     from images.store import Store as Images
@@ -123,7 +124,8 @@ def make_plan(
     keys: dict[str, str],
     fitting: Fitting,
 ) -> InstallPlan:
-    """Everything the agent needs. `network` is the node's place in it, `keys` its host keys by file name."""
+    """Everything the agent needs. `config` has the head's address in the node's network, `network` is the node's place
+    in that, `keys` are its host keys by file name."""
     base = base_url(config.address, config.http_port)
     home = f"{base}{HOME}{node.id}"
     return InstallPlan(
@@ -148,11 +150,11 @@ def make_plan(
     )
 
 
-def network_of(node: Node, config: Config, mac: str) -> Network:
-    """The node's place in the network; `mac` is the card it boots from."""
+def network_of(node: Node, subnet: Subnet, domain: str, mac: str) -> Network:
+    """The node's place in its network; `mac` is the card it boots from."""
     return Network(
-        mac=mac, address=node.address, prefix=config.network.prefixlen, gateway=config.router, dns=(config.address,),
-        domain=config.domain,
+        mac=mac, address=node.address, prefix=subnet.net.prefixlen, gateway=subnet.router,
+        dns=subnet.dns or (subnet.head,), domain=domain,
     )  # fmt: skip
 
 

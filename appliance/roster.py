@@ -6,10 +6,11 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from ipaddress import IPv4Address
+from dataclasses import replace
 from typing import Any
 
 from appliance import rows
+from appliance.addresses import Addresses
 from appliance.config import Config
 from appliance.errors import Unknown
 from appliance.store import Statement, Store
@@ -18,7 +19,7 @@ from images.errors import GildError
 from netboot import identity, noderange
 from netboot.dns import Zone
 from netboot.identity import Sighting, Verdict
-from netboot.lease import LeaseInvalid, Pool
+from netboot.lease import LeaseInvalid
 from netboot.node import CloseOrder, Event, Node, Record, State, step
 from netboot.order import Order, close
 from netboot.profile import DEFAULT, Profile, ProfileInvalid
@@ -53,8 +54,8 @@ class Roster:
         """Load everything from the journal. Raises DatabaseInvalid or LeaseInvalid."""
         self.store, self.config, self.clock = store, config, clock
         self.timeline = Timeline(store, clock.wall, clock.steady)
-        excluded = [address for address in (config.address, config.router, config.ntp) if address]
-        self.pool = Pool(str(config.network), config.range_first, config.range_last, excluded)
+        self.addresses = Addresses(config, rows.load_subnets(store))
+        self.pool = self.addresses.pool
         self.nodes: dict[int, Node] = {}
         self.orders: dict[int, Order] = {order.node_id: order for order in rows.load_orders(store)}
         self.profiles: dict[str, Profile] = {profile.name: profile for profile in rows.load_profiles(store)}
@@ -65,6 +66,7 @@ class Roster:
         self._dirty_orders: set[int] = set()
         self._resave = False
         self._zone: Zone | None = None
+        self._zones: dict[str, Zone] = {}  # the same, for each address of the head
         self._serial = int(clock.wall())
         self.listeners: list[Listener] = []
         self.last_order = store.read("SELECT max(id) FROM orders")[0][0] or 0
@@ -73,7 +75,10 @@ class Roster:
 
     def _load(self) -> None:
         now = self.clock.steady()
-        for node in rows.load_nodes(self.store):
+        nodes = rows.load_nodes(self.store)
+        taken = {node.address for node in nodes}
+        for node in nodes:
+            node = self._moved(node, taken)
             self._put(node)
             self.quiet_since[node.id] = now
             if node.state is not State.WAITING and node.mac and node.address:
@@ -88,6 +93,21 @@ class Roster:
         self._last_node = max(self.nodes, default=0)
         seen = self.store.read("SELECT max(node_id) FROM events")[0][0] or 0
         self._last_node = max(self._last_node, seen)
+
+    def _moved(self, node: Node, taken: set[str]) -> Node:
+        """The node where the head's network is now: a head whose address has changed takes its nodes along."""
+        address = self.addresses.moved(node.address, taken) if node.address and node.state is not State.WAITING else ""
+        if not address:
+            return node
+        taken.add(address)
+        self._dirty.add(node.id)
+        self.timeline.add(
+            node.id,
+            f"its address is {address} now: {node.address} is not in {self.addresses.main.network}, the head's network;"
+            " its system has the old one until it is installed again",
+            "warn",
+        )
+        return replace(node, address=address)
 
     # --- finding
 
@@ -157,7 +177,7 @@ class Roster:
 
     def by_address(self, address: str) -> Node | None:
         """The node that has this address now."""
-        mac = next((mac for mac, lease in self.pool.leases() if lease.address == address), "")
+        mac = self.pool.holder(address)
         return self.by_mac(mac) if mac else None
 
     def names(self) -> set[str]:
@@ -272,8 +292,9 @@ class Roster:
 
     # --- names
 
-    def zone(self) -> Zone:
-        """Names and addresses of all approved nodes; a new value only when one has changed."""
+    def zone(self, head: str = "") -> Zone:
+        """Names and addresses of all approved nodes, and `head` as the head's own address (empty: the one in the main
+        network); a new value only when one has changed."""
         if self._zone is None:
             names = {node.name: node.address for node in self.sorted() if node.name and node.address}
             # Behind the nodes, so that an address tells its node's name and not the other one.
@@ -284,27 +305,24 @@ class Roster:
                 "head",
                 self.config.address,
                 names,
-                (self.config.network,),
+                tuple(subnet.net for subnet in self.addresses.subnets.values()),
                 self._serial & 0xFFFFFFFF,
                 SERVICES if self.config.slurm == "on" else {},
             )
-        return self._zone
+            self._zones = {self.config.address: self._zone}
+        head = head or self.config.address
+        if head not in self._zones:
+            self._zones[head] = replace(self._zone, head_ip=head)
+        return self._zones[head]
+
+    def renumbered(self) -> None:
+        """Networks have changed: names are answered for anew."""
+        self._zone = None
 
     def free_address(self, address: str) -> bool:
-        """Whether a person may give this address to a node: in the network, not the head's, nobody else's."""
-        try:
-            packed = IPv4Address(address)
-        except ValueError:
-            return False
-        network = self.config.network
-        taken = {node.address for node in self.nodes.values() if node.state is not State.WAITING}
-        reserved = (
-            self.config.address,
-            self.config.router,
-            str(network.network_address),
-            str(network.broadcast_address),
-        )
-        return packed in network and address not in taken and address not in reserved
+        """Whether a person may give this address to a node: in a network, not the head's, nobody else's."""
+        taken = (node.address for node in self.nodes.values() if node.state is not State.WAITING)
+        return self.addresses.free(address, taken)
 
     # --- saving
 

@@ -15,6 +15,7 @@ from netboot.order import Order
 from netboot.profile import Profile
 from netboot.report import Facts
 from netboot.rules import Rule
+from netboot.subnet import Subnet
 from netboot.wire import WireInvalid, decode, encode
 
 T = TypeVar("T")
@@ -139,6 +140,21 @@ def rule_rows(rules: Sequence[Rule]) -> list[Statement]:
 def load_rules(store: Store) -> list[Rule]:
     """All rules of approval, in their order. Raises DatabaseInvalid."""
     return [_body(Rule, row[0]) for row in store.read("SELECT body FROM rules ORDER BY id")]
+
+
+def subnet_row(subnet: Subnet) -> Statement:
+    """Save a network, in the place of the one of its name."""
+    return "INSERT OR REPLACE INTO networks (name, body) VALUES (?, ?)", (subnet.name, encode(subnet).decode())
+
+
+def subnet_gone(name: str) -> Statement:
+    """Forget a network."""
+    return "DELETE FROM networks WHERE name = ?", (name,)
+
+
+def load_subnets(store: Store) -> list[Subnet]:
+    """All networks that were ever described, by name. Raises DatabaseInvalid."""
+    return [_body(Subnet, row[0]) for row in store.read("SELECT body FROM networks ORDER BY name")]
 
 
 def load_nodes(store: Store) -> list[Node]:

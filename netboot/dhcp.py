@@ -27,7 +27,7 @@ DEFAULT_LIMIT = 548  # bytes: what every client takes (RFC 2131 section 2: 576 w
 MASK, ROUTER, DNS, HOSTNAME, DOMAIN, MTU, BROADCAST_ADDRESS, NTP, VENDOR = 1, 3, 6, 12, 15, 26, 28, 42, 43
 REQUESTED_IP, LEASE, OVERLOAD, KIND, SERVER_ID, PARAMS, MESSAGE, MAX_SIZE = 50, 51, 52, 53, 54, 55, 56, 57
 RENEW, REBIND, VENDOR_CLASS, CLIENT_ID, TFTP_SERVER, BOOT_FILE = 58, 59, 60, 61, 66, 67
-USER_CLASS, RELAY, ARCH, UUID, IPXE = 77, 82, 93, 97, 175
+USER_CLASS, RELAY, ARCH, UUID, ROUTES, IPXE = 77, 82, 93, 97, 121, 175
 
 _MAGIC = b"\x63\x82\x53\x63"
 _HEADER = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
@@ -138,6 +138,20 @@ class DhcpRequest:
     def relay_info(self) -> bytes:
         """Option 82 as the relay sent it; echoed unchanged (RFC 3046 section 2.2)."""
         return self.options.get(RELAY, b"")
+
+    @property
+    def relay(self) -> str:
+        """The relay it came through and what that says of the port (RFC 3046 section 3.1 and 3.2: circuit and remote),
+        as "10.2.0.1 eth1/rack2"; empty without one."""
+        if self.giaddr == NONE:
+            return ""
+        found: dict[int, str] = {}
+        value, at = self.relay_info, 0
+        while at + 2 <= len(value) and at + 2 + value[at + 1] <= len(value):
+            found[value[at]] = _port(value[at + 2 : at + 2 + value[at + 1]])
+            at += 2 + value[at + 1]
+        port = "/".join(found[number] for number in (1, 2) if found.get(number))
+        return f"{self.giaddr} {port}".strip()
 
     @property
     def limit(self) -> int:
@@ -295,6 +309,11 @@ def _dotted(packed: bytes) -> str:
 
 def _address(value: bytes) -> str | None:
     return _dotted(value) if len(value) == 4 and value != b"\x00" * 4 else None
+
+
+def _port(value: bytes) -> str:
+    """What a switch says of a port: text, or bytes of its own making."""
+    return value.decode("ascii") if all(32 < byte < 127 for byte in value) else value.hex(":")
 
 
 def _text(value: bytes) -> str:

@@ -111,6 +111,33 @@ class Pool:
         lease = self._leases.get(mac)
         return mac in self._reserved or (lease is not None and not lease.offered)
 
+    def holds(self, address: str) -> bool:
+        """The address lies in this network."""
+        try:
+            return IPv4Address(address) in self.network
+        except ValueError:
+            return False
+
+    def lease(self, mac: str) -> Lease | None:
+        """What `mac` has taken up or is offered."""
+        return self._leases.get(mac)
+
+    def holder(self, address: str) -> str:
+        """The MAC that has or is offered the address now, or ""."""
+        return self._holder.get(address, "")
+
+    def fresh(self, address: str) -> bool:
+        """Nobody is known to have had this address before."""
+        return self._idle.get(address, "?") == ""
+
+    def reservations(self) -> Iterator[tuple[str, str]]:
+        """(MAC, address) of every reservation."""
+        return iter(self._reserved.items())
+
+    def count(self) -> int:
+        """Leases and offers."""
+        return len(self._leases)
+
     def address(self, mac: str) -> str | None:
         """What `mac` has, is offered, or will be given: its lease or its reservation."""
         lease = self._leases.get(mac)

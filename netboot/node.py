@@ -101,6 +101,7 @@ class Node:
     started_at: float = 0.0  # first packet of the boot in which the plan was taken
     written_at: float = 0.0
     up_at: float = 0.0
+    relay: str = ""  # the DHCP relay it was last heard through, and the port that names
     home: dict[str, str] = field(default_factory=dict)  # what its installed system said of itself when it called
     facts: Facts | None = None
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 from netboot import dhcp
 from netboot.dhcp import NONE, DhcpReply, DhcpRequest, Kind, ip, ips, text, u32
 from netboot.firmware import BootFile
+from netboot.siteoptions import classless_routes
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
-    """What every machine on the provisioning network is told. `dns` are addresses, `lease_seconds` the lease."""
+    """What every machine on a network is told. `dns` are addresses, `lease_seconds` the lease."""
 
     server_ip: str
     netmask: str
@@ -23,6 +24,8 @@ class NetworkOptions:
     lease_seconds: int = 3600
     ntp: tuple[str, ...] = ()
     mtu: int | None = None
+    routes: tuple[tuple[str, str], ...] = ()  # (network, router)
+    extra: Mapping[int, bytes] = field(default_factory=dict)  # the site's own options, for those that ask for them
 
 
 def destination(request: DhcpRequest, reply: DhcpReply, networks: Sequence[IPv4Network] = ()) -> tuple[str, int]:
@@ -114,6 +117,11 @@ def _lease(
         options[dhcp.NTP] = ips(net.ntp)
     if dhcp.MTU in wanted and net.mtu:
         options[dhcp.MTU] = net.mtu.to_bytes(2, "big")
+    if dhcp.ROUTES in wanted and net.routes:
+        options[dhcp.ROUTES] = classless_routes(net.routes, net.router or "")
+    # Option 43 means to a boot ROM what the PXE specification says, and a site's own value would send it astray.
+    rom = request.vendor_class.startswith(("PXEClient", "HTTPClient"))
+    options |= {number: value for number, value in net.extra.items() if number in wanted and not (rom and number == 43)}
     if boot:
         _boot(request, reply, boot)
     _echo(request, reply)
