@@ -28,8 +28,8 @@ class Addresses:
             MAIN, str(config.network), config.address, config.range_first, config.range_last, config.interface,
             router=config.router, ntp=config.ntp, lease=config.lease_seconds,
         )  # fmt: skip
-        if MAIN in rows:
-            main = replace(main, **{key: getattr(rows.pop(MAIN), key) for key in OF_MAIN})
+        told = rows.pop(MAIN, main)
+        main = replace(main, **{key: getattr(told, key) for key in OF_MAIN})
         check(main)
         self.subnets = {MAIN: main}
         self.unserved: dict[str, tuple[Subnet, str]] = {}
@@ -48,6 +48,11 @@ class Addresses:
     def main(self) -> Subnet:
         """The network of `serve --interface`."""
         return self.subnets[MAIN]
+
+    def set_aside(self, name: str, reason: str) -> None:
+        """A network that cannot be served now; it stays described."""
+        self.unserved[name] = self.subnets.pop(name), reason
+        self.pool.remove(name)
 
     def place(self, address: str) -> Subnet:
         """The network an address lies in; the main one for an address that lies in none."""

@@ -66,6 +66,9 @@ def _address(value: Any) -> str:
         raise ValueError("an IPv4 address such as 10.1.0.1, or nothing") from None
 
 
+FIRST_LAST = re.compile(r"\s*(\d[\d.]{6,14})\s*-\s*(\d[\d.]{6,14})\s*")
+
+
 def _range(value: Any) -> str:
     if value == "":
         return ""

@@ -24,6 +24,7 @@ from appliance.head_cluster import Cluster
 from appliance.head_dhcp import Dhcp
 from appliance.head_hooks import Hooks
 from appliance.head_install import Installs
+from appliance.head_networks import Networks
 from appliance.head_nodes import Nodes
 from appliance.head_orders import Orders
 from appliance.head_overlay import Overlays
@@ -67,6 +68,7 @@ class Head:
         self._captures = Captures(self.roster, images, self._installs.sessions)
         self._rules = Rules(self.roster, self._nodes.approve)
         self._installs.on_hello = self._rules.consider
+        self.networks = Networks(self.roster)
         self._acceptance = Acceptance(self.roster, self._keys)
         self._bmcs = Bmcs(self.roster)
         self._powers = Powers(self.roster, self._bmcs)
@@ -144,8 +146,9 @@ class Head:
             "address": config.address,
             "network": str(config.network),
             "range": f"{config.range_first}-{config.range_last}",
+            "networks": [_network(row) for row in self.networks.networks()[1:]],
             "domain": config.domain,
-            "leases": sum(1 for _ in self.roster.pool.leases()),
+            "leases": self.roster.pool.count(),
             "free": self.roster.pool.free(),
             "uptime": self.clock.steady() - self._begun,
             "pid": os.getpid(),
@@ -190,3 +193,11 @@ class Head:
         self._keys.close()
         self.roster.save()
         self.store.flush()
+
+
+def _network(row: dict[str, Any]) -> str:
+    """A network beside the main one, in a line."""
+    if row["trouble"]:
+        return f"{row['name']}: not served, {row['trouble']}"
+    where = row["interface"] or "behind a relay"
+    return f"{row['name']}: {row['network']} {where}, {row['first']}-{row['last']}, {row['leases']} in use"

@@ -48,6 +48,7 @@ class Nodes:
             "digest": node.digest,
             "home": node.home,
             "rung": node.rung,
+            "relay": node.relay,
             "secure": node.secure,
             "order_text": order.text if order else "",
             "order": _order(order) if order else None,

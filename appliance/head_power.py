@@ -162,7 +162,7 @@ class Powers:
             if not node.macs:
                 made.rows.append(_row(node, "", error=f"{node.label} has shown no network card that could be woken"))
                 return
-            networks = [self.roster.config.network]
+            networks = [subnet.net for subnet in self.roster.addresses.subnets.values() if subnet.interface]
             macs, address = node.macs, node.address
             self._submit(made, node, lambda: wake(macs, address, networks, broadcasts))
             self._await(node, "woken")

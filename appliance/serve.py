@@ -13,18 +13,16 @@ import json
 import logging
 import os
 import signal
-import ssl
 import sys
+from functools import cache
 from ipaddress import IPv4Interface
-
-from aiohttp import web
 
 from appliance import bundled, keys
 from appliance.config import Config
 from appliance.errors import ConfigInvalid, Environment
 from appliance.foreign import ForeignServers
 from appliance.head import Head
-from appliance.lan import Lan
+from appliance.lan import Lans
 from appliance.live import Live
 from appliance.notify import notify
 from appliance.paths import Paths
@@ -35,6 +33,7 @@ from appliance.web.boot import MAX_BODY, Boot
 from appliance.web.cluster_api import ClusterApi
 from appliance.web.hooks_api import HooksApi
 from appliance.web.live_api import LiveApi
+from appliance.web.network_api import NetworkApi
 from appliance.web.node_api import NodeApi
 from appliance.web.operator import Operator
 from appliance.web.packs import Packs
@@ -42,16 +41,18 @@ from appliance.web.power_api import PowerApi
 from appliance.web.profile_api import ProfileApi
 from appliance.web.rule_api import RuleApi
 from appliance.web.secret_api import SecretApi
+from appliance.web.sites import Sites
 from images.errors import GildError
 from images.store import Store as Images
 from netboot.bootfiles import BootFiles
 from netboot.initrd import head_segment
 from netboot.lease import LeaseInvalid
 from netboot.plan import BootPiece
-from netboot.udp import UdpError, interface_address, interfaces, open_tcp
+from netboot.udp import UdpError, interface_address, interfaces
 
 log = logging.getLogger("gild")
 
+LOOK = 5.0  # seconds between two looks at the interface's address
 TICK = 1.0  # seconds between two looks at the clock of every node
 
 
@@ -68,10 +69,12 @@ def serve(config: Config, paths: Paths) -> None:
     if not config.interface:
         known = ", ".join(entry.name for entry in interfaces() if entry.name != "lo")
         raise Environment("which interface are the nodes on?", f"serve --interface NAME; this machine has: {known}")
-    config = config.on(_interface(config.interface))
+    here = config.on(_interface(config.interface))
     _directories(paths)
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_run(config, paths))
+        while asyncio.run(_run(here, paths, config.address == "")):
+            here = config.on(_interface(config.interface))
+            log.warning("the address of %s has changed: going on with %s", config.interface, here.address)
 
 
 def _interface(name: str) -> IPv4Interface:
@@ -91,7 +94,9 @@ def _directories(paths: Paths) -> None:
         raise Environment(f"{error.filename}: {error.strerror}", "give another --state") from None
 
 
-async def _run(config: Config, paths: Paths) -> None:
+async def _run(config: Config, paths: Paths, follow: bool) -> bool:
+    """Serve until told to stop. True if it is to begin anew, as the interface has another address; looked at only with
+    `follow`."""
     async with contextlib.AsyncExitStack() as opened:
         store = Store(paths.database, paths.lock)
         opened.callback(store.close)
@@ -105,42 +110,33 @@ async def _run(config: Config, paths: Paths) -> None:
         opened.push_async_callback(head.close)
         packs = Packs(images)
         opened.callback(packs.close)
-        segment = head_segment(_settings(config, identity.certificate))
-        await _listen(opened, config, paths, head, Boot(head, files, segment), packs, identity)
+        segments = cache(lambda address: head_segment(_settings(config, address, identity.certificate)))
+        sites = _sites(config, head, Boot(head, files, segments), packs, identity)
+        opened.push_async_callback(sites.close)
+        await sites.start()
         others = ForeignServers(config.interface, config.address) if config.dhcp_check == "on" else None
-        head.foreign = others.rows if others is not None else head.foreign
-        lan = Lan(head, files, segment, lambda: others is None or others.clear)
-        opened.push_async_callback(lan.close)
-        await lan.open()
-        await _until_told(head, config, others)
+        lans = Lans(head, files, segments, sites)
+        opened.push_async_callback(lans.close)
+        head.foreign = lambda: [*(others.rows() if others is not None else ()), *lans.foreign()]
+        head.networks.attach, head.networks.detach = lans.attach, lans.close_one
+        await lans.open(head.roster.addresses.main, lambda: others is None or others.clear)
+        await sites.open_operator(paths.socket)
+        moved = await _until_told(head, config, others, follow)
     if others is not None and others.refusal is not None:
         raise others.refusal
+    return moved
 
 
-def _settings(config: Config, certificate: bytes) -> dict[str, bytes]:
-    """What the installer must know about this head: the certificate it trusts and where the head is."""
-    settings = {"head": config.address, "https_port": config.https_port, "http_port": config.http_port}
+def _settings(config: Config, address: str, certificate: bytes) -> dict[str, bytes]:
+    """What the installer must know about this head: the certificate it trusts and where it finds the head."""
+    settings = {"head": address, "https_port": config.https_port, "http_port": config.http_port}
     return {"etc/gild/head.pem": certificate, "etc/gild/settings.json": json.dumps(settings).encode()}
 
 
-async def _listen(
-    opened: contextlib.AsyncExitStack,
-    config: Config,
-    paths: Paths,
-    head: Head,
-    boot: Boot,
-    packs: Packs,
-    identity: keys.HeadIdentity,
-) -> None:
-    """The three HTTP listeners: public, node (TLS) and operator (unix socket)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(identity.certificate_path, identity.key_path)
-    runners: list[web.AppRunner] = []
-    opened.push_async_callback(_end, runners)
-    public = await _started(runners, app.application([*boot.routes(), *packs.routes()], MAX_BODY))
+def _sites(config: Config, head: Head, boot: Boot, packs: Packs, identity: keys.HeadIdentity) -> Sites:
+    """Who may ask for what: everybody, machines with a session, and people."""
     live = LiveApi(Live(config.address, config.https_port, identity.certificate, head.clock))
-    node = await _started(runners, app.application([*NodeApi(head).routes(), *live.routes()]))
-    routes = [
+    operator = [
         *Operator(head).routes(),
         *ProfileApi(head).routes(),
         *SecretApi(head).routes(),
@@ -148,51 +144,38 @@ async def _listen(
         *HooksApi(head).routes(),
         *PowerApi(head).routes(),
         *RuleApi(head).routes(),
+        *NetworkApi(head).routes(),
         *AcceptanceApi(head).routes(),
         *live.operator_routes(),
     ]
-    operator = await _started(runners, app.application(routes))
-    try:
-        await web.SockSite(public, open_tcp(config.http_port, address=config.address), backlog=1024).start()
-        secure = open_tcp(config.https_port, address=config.address)
-        await web.SockSite(node, secure, backlog=1024, ssl_context=context).start()
-    except UdpError as error:
-        raise Environment(error.message, f"{error.hint}, or serve with --http-port and --https-port") from None
-    paths.socket.unlink(missing_ok=True)
-    # The socket is born closed to everybody else: the umask counts, not a chmod a moment later.
-    before = os.umask(0o177)
-    try:
-        await web.UnixSite(operator, str(paths.socket)).start()
-    except OSError as error:
-        raise Environment(f"{paths.socket}: {error.strerror}", "give a --state with a shorter path") from None
-    finally:
-        os.umask(before)
-    opened.callback(paths.socket.unlink, missing_ok=True)
+    return Sites(
+        app.application([*boot.routes(), *packs.routes()], MAX_BODY),
+        app.application([*NodeApi(head).routes(), *live.routes()]),
+        app.application(operator),
+        identity,
+        config.http_port,
+        config.https_port,
+    )
 
 
-async def _started(runners: list[web.AppRunner], application: web.Application) -> web.AppRunner:
-    runner = app.runner(application)
-    runners.append(runner)
-    await runner.setup()
-    return runner
-
-
-async def _end(runners: list[web.AppRunner]) -> None:
-    """Together: each waits a second for its running requests, and one after the other would be three."""
-    await asyncio.gather(*(runner.cleanup() for runner in runners))
-
-
-async def _until_told(head: Head, config: Config, others: ForeignServers | None) -> None:
-    stop = asyncio.Event()
+async def _until_told(head: Head, config: Config, others: ForeignServers | None, follow: bool) -> bool:
+    """Work until a signal, a foreign server at the start, or (True) another address on the interface."""
+    stop, moved = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(_tick(head)), tasks.create_task(head.work())]
+        running = [
+            tasks.create_task(_tick(head)),
+            tasks.create_task(head.work()),
+            tasks.create_task(head.networks.begin()),
+        ]
         log.info(
             "serving on %s: %s, nodes get %s-%s in %s",
             config.interface, config.address, config.range_first, config.range_last, config.domain,
         )  # fmt: skip
+        if follow:
+            running.append(tasks.create_task(_moved(config, moved, stop)))
         if others is not None:
             running += [tasks.create_task(others.watch()), tasks.create_task(_alone(others, stop))]
         notify("READY=1", f"STATUS=serving on {config.interface}, {config.address}")
@@ -201,6 +184,20 @@ async def _until_told(head: Head, config: Config, others: ForeignServers | None)
         log.info("stopping")
         for task in running:
             task.cancel()
+    return moved.is_set()
+
+
+async def _moved(config: Config, moved: asyncio.Event, stop: asyncio.Event) -> None:
+    """Sets both once the interface has another address. One that has none for a while (a cable, a DHCP client at work)
+    is waited for."""
+    while True:
+        await asyncio.sleep(LOOK)
+        with contextlib.suppress(UdpError):
+            now = interface_address(config.interface)
+            if (str(now.ip), now.network) != (config.address, config.network):
+                moved.set()
+                stop.set()
+                return
 
 
 async def _alone(others: ForeignServers, stop: asyncio.Event) -> None:

@@ -67,7 +67,7 @@ def names_of(
     node: Node, network: Network, whole: Wanted, roster: Roster, secrets: Secrets, cluster: Cluster, *, open_: bool
 ) -> Names:
     """What the templates of a node can name. With `open_` secrets are what they are, else they are struck out."""
-    config, profile = roster.config, whole.profile
+    config, profile, subnet = roster.config, whole.profile, roster.addresses.place(node.address)
     names = Names({
         "node": {**_row(node), "machine_id": node.machine_id, "uuid": node.uuid, "serial": node.serial},
         "facts": asdict(node.facts or Facts()),
@@ -79,7 +79,7 @@ def names_of(
             "name": profile.name, "chain": list(whole.chain), "image": profile.image, "cmdline": profile.cmdline,
             "disk": rule_text(profile.disk), "file": "",
         },
-        "head": {"name": "head", "address": config.address, "domain": config.domain, "ntp": config.ntp},
+        "head": {"name": "head", "address": subnet.head, "domain": config.domain, "ntp": subnet.ntp},
         "cluster": cluster,
     })  # fmt: skip
     names.context["secret"] = _asking(names, node, whole, secrets, open_)

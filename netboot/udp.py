@@ -249,7 +249,8 @@ def _no_interface(name: str) -> UdpError:
 
 
 def _port_owner(port: int, table: str) -> str:
-    """Name and PID of the process that holds a local port, or "": /proc tells root, and others about their own."""
+    """Name and PID of the process that holds a local port, or "": /proc tells root, and others about their own. This
+    one comes last, as it may well have the same port on another address."""
     inodes = set()
     for name in (table, table + "6"):
         try:
@@ -260,9 +261,8 @@ def _port_owner(port: int, table: str) -> str:
             columns = line.split()
             if len(columns) > 9 and columns[1].rpartition(":")[2] == f"{port:04X}":
                 inodes.add(f"socket:[{columns[9]}]")
-    for process in Path("/proc").iterdir() if inodes else ():
-        if not process.name.isdecimal():
-            continue
+    others = (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and int(entry.name) != os.getpid())
+    for process in (*others, Path(f"/proc/{os.getpid()}")) if inodes else ():
         try:
             if any(os.readlink(fd) in inodes for fd in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()} (PID {process.name})"

@@ -17,7 +17,7 @@ BY = click.option("--by", type=click.Choice(tuple(KINDS)), help="The scheduler; 
 @BY
 @click.pass_obj
 def drain(site: Site, /, nodes: tuple[str, ...], by: str | None) -> None:
-    """Have the scheduler give nodes no more work, and tell which still have some."""
+    """Give nodes no new work; tell who is still busy."""
     names, scheduler = _names(site, nodes), _scheduler(by)
     scheduler.drain(names)
     busy = sorted(scheduler.busy(names))

@@ -54,6 +54,7 @@ NOUNS = {
     "profile": ("profile", "command"),
     "layout": ("layout", "command"),
     "secret": ("secret", "command"),
+    "network": ("network", "command"),
     "cluster": ("cluster", "command"),
     "hook": ("hook", "command"),
     "probe": ("probe", "command"),

@@ -22,6 +22,7 @@ def command(site: Site, /, json_: bool) -> None:
         [
             ("serving", f"{status['interface']}, {status['address']} in {status['network']}"),
             ("addresses", f"{status['range']}, {status['leases']} in use"),
+            *(("and", show.safe(network)) for network in status["networks"]),
             ("domain", status["domain"]),
             ("since", f"{show.ago(status['uptime'])}, process {status['pid']}, gild {status['version']}"),
             ("others", _foreign(status["foreign"])),

@@ -24,6 +24,7 @@ TOPICS = {
     "hooks": "programs of your own that are told what happens to nodes",
     "cluster": "hosts file, Slurm, Grid Engine, OpenPBS, ansible: who else knows the nodes",
     "boot": "what happens between power-on and up; firmware, your own boot files",
+    "networks": "more interfaces, relays, what machines are told by DHCP",
     "dns": "names of nodes and of others",
     "doctor": "before it serves: what is wrong with this machine, who else is on the wire",
     "test": "whether the nodes work as a cluster, and who is slow",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -16,12 +17,13 @@ MAX_BODY = 4096  # bytes of what anybody may post here: the call home is a handf
 
 
 class Boot:
-    """Handlers over the head and the table of boot files. `segment` is the per-head initrd segment."""
+    """Handlers over the head and the table of boot files. `segments` gives the initrd's piece for machines that reach
+    the head at an address."""
 
-    def __init__(self, head: Head, files: BootFiles, segment: bytes) -> None:
+    def __init__(self, head: Head, files: BootFiles, segments: Callable[[str], bytes]) -> None:
         self.head = head
         self.files = files
-        self.segment = segment
+        self.segments = segments
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Everything a machine may ask for before and after it is installed."""
@@ -45,7 +47,10 @@ class Boot:
 
     async def head_segment(self, request: web.Request) -> web.Response:
         """Certificate and settings of this head as a small cpio, loaded in front of the installer's initrd."""
-        return web.Response(body=self.segment, content_type="application/octet-stream")
+        here = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        return web.Response(
+            body=self.segments(here[0] if here else self.head.config.address), content_type="application/octet-stream"
+        )
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """A boot file by its public name, and a line on the machine's timeline."""

@@ -81,6 +81,7 @@ class Rack:
     def __init__(self, state: Path, images: Iterable[str] = ("compute",), **flags: Any) -> None:
         self.state, self.clock = state, FakeClock()
         self.images = Shelf(*images)
+        self.network = IPv4Interface(f"{HEAD_IP}/24")
         self.flags = {"interface": "eth1", "state": str(state), **flags}
         self.sent: list[tuple[bytes, tuple[str, int]]] = []
         self.start()
@@ -88,7 +89,7 @@ class Rack:
     def start(self) -> None:
         """Start the head, again after `stop`."""
         self.store = Store(self.state / "gild.db", self.state / "lock")
-        config = parse("", {}, self.flags).on(IPv4Interface(f"{HEAD_IP}/24"))
+        config = parse("", {}, self.flags).on(self.network)
         images: Any = self.images
         self.head = Head(self.store, images, config, boot_piece=piece, clock=self.clock)
 
@@ -103,12 +104,14 @@ class Rack:
         keys.close()
         self.store.close()
 
-    def dhcp(self, data: bytes) -> list[dhcp.DhcpRequest]:
+    def dhcp(self, data: bytes, interface: str = "") -> list[dhcp.DhcpRequest]:
         """One datagram; the replies that are sent at once and, after the commit, later."""
         self.sent.clear()
-        now = list(self.head.dhcp(data, ("0.0.0.0", 68), lambda packet, to: self.sent.append((packet, to))))
+        late: list[tuple[bytes, tuple[str, int]]] = []
+        now = list(self.head.dhcp(data, ("0.0.0.0", 68), lambda packet, to: late.append((packet, to)), interface))
         self.store.flush()
-        return [dhcp.parse(packet) for packet, _ in (*now, *self.sent)]
+        self.sent += [*now, *late]
+        return [dhcp.parse(packet) for packet, _ in self.sent]
 
     def tick(self, seconds: float = 1.0) -> None:
         self.clock.pass_(seconds)
@@ -158,6 +161,8 @@ class Machine:
     session: str = ""
     answer: Answer | None = None
     extra: dict[int, bytes] = field(default_factory=dict)
+    relay: str = ""
+    interface: str = ""
 
     @property
     def mac(self) -> str:
@@ -191,21 +196,25 @@ class Machine:
                 number = dhcp.REQUESTED_IP if key == "requested" else dhcp.SERVER_ID
                 options[number] = dhcp.ip(fields[key])
         ciaddr = dhcp.ip(fields.get("ciaddr", "0.0.0.0"))
-        head = struct.pack("!BBBBIHH4s4s4s4s", 1, 1, 6, 0, 7, 0, 0x8000, ciaddr, bytes(4), bytes(4), bytes(4))
+        giaddr = dhcp.ip(self.relay or "0.0.0.0")
+        if self.relay:
+            options[dhcp.RELAY] = b"\x01\x04eth1"
+        head = struct.pack("!BBBBIHH4s4s4s4s", 1, 1, 6, 0, 7, 0, 0x8000, ciaddr, bytes(4), bytes(4), giaddr)
         chaddr = bytes.fromhex(self.mac.replace(":", "")).ljust(16, b"\0")
         body = b"".join(bytes((number, len(value))) + value for number, value in options.items())
         return head + chaddr + bytes(192) + b"\x63\x82\x53\x63" + body + b"\xff"
 
     def discover(self, **given: Any) -> list[dhcp.DhcpRequest]:
-        return self.rack.dhcp(self.packet(dhcp.Kind.DISCOVER, **given))
+        return self.rack.dhcp(self.packet(dhcp.Kind.DISCOVER, **given), self.interface)
 
     def request(self, address: str, **given: Any) -> list[dhcp.DhcpRequest]:
-        return self.rack.dhcp(self.packet(dhcp.Kind.REQUEST, requested=address, server=HEAD_IP, **given))
+        given = {"server": HEAD_IP, **given}
+        return self.rack.dhcp(self.packet(dhcp.Kind.REQUEST, requested=address, **given), self.interface)
 
     def lease(self, **given: Any) -> dhcp.DhcpRequest:
         """DISCOVER to ACK."""
         (offer,) = self.discover(**given)
-        (ack,) = self.request(offer.yiaddr, **given)
+        (ack,) = self.request(offer.yiaddr, server=offer.server_id, **given)
         assert ack.kind is dhcp.Kind.ACK
         self.address = ack.yiaddr
         return ack
