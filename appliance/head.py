@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance import __version__
+from appliance.cluster.scheduler import found
 from appliance.config import Config
 from appliance.head_acceptance import Acceptance
 from appliance.head_bmcs import Bmcs
@@ -24,6 +25,7 @@ from appliance.head_cluster import Cluster
 from appliance.head_dhcp import Dhcp
 from appliance.head_hooks import Hooks
 from appliance.head_install import Installs
+from appliance.head_jobs import Jobs
 from appliance.head_networks import Networks
 from appliance.head_nodes import Nodes
 from appliance.head_orders import Orders
@@ -31,6 +33,7 @@ from appliance.head_overlay import Overlays
 from appliance.head_plan import BootPieceOf
 from appliance.head_power import Powers
 from appliance.head_profiles import Profiles
+from appliance.head_rolling import Rolling
 from appliance.head_rules import Rules
 from appliance.head_secrets import Secrets
 from appliance.head_services import Services
@@ -73,6 +76,9 @@ class Head:
         self._bmcs = Bmcs(self.roster)
         self._powers = Powers(self.roster, self._bmcs)
         self._dhcp.heard = self._powers.heard
+        self._rolling = Rolling(self.roster, self._orders, self._powers)
+        self._rolling.drainer.scheduler = found(config.services.split(","))
+        self.jobs = Jobs(self.roster, self._orders, self._powers, self._rolling)
         self._cluster = Cluster(self.roster)
         self._hooks = Hooks(self.roster, Paths(Path(config.state)).hooks)
         self._services = Services(self.roster, tuple(filter(None, config.services.split(","))), self._cluster.snapshot)
@@ -175,6 +181,7 @@ class Head:
         self._installs.sessions.tick()
         self._captures.tick()
         self._powers.tick()
+        self._rolling.tick()
         self.roster.save()
 
     async def work(self) -> None:

@@ -54,8 +54,8 @@ class Jobs:
         digest = sha256_of([at or "", size, drain, power, allowed, [member.digest for member in members]])
         by_hand = [choice.node.label for choice in choices if not (power and self.powers.way(choice.node))]
         answer = {
-            "nodes": [dict(choice.row()) for choice in choices], "digest": digest, "at": self._wall(start) if at else 0.0,
-            "batch": size, "failures": allowed, "by_hand": by_hand,
+            "nodes": [dict(choice.row()) for choice in choices], "digest": digest,
+            "at": self._wall(start) if at else 0.0, "batch": size, "failures": allowed, "by_hand": by_hand,
         }  # fmt: skip
         if expect is None:
             return answer

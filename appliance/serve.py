@@ -32,6 +32,7 @@ from appliance.web.acceptance_api import AcceptanceApi
 from appliance.web.boot import MAX_BODY, Boot
 from appliance.web.cluster_api import ClusterApi
 from appliance.web.hooks_api import HooksApi
+from appliance.web.job_api import JobApi
 from appliance.web.live_api import LiveApi
 from appliance.web.network_api import NetworkApi
 from appliance.web.node_api import NodeApi
@@ -142,6 +143,7 @@ def _sites(config: Config, head: Head, boot: Boot, packs: Packs, identity: keys.
         *SecretApi(head).routes(),
         *ClusterApi(head).routes(),
         *HooksApi(head).routes(),
+        *JobApi(head).routes(),
         *PowerApi(head).routes(),
         *RuleApi(head).routes(),
         *NetworkApi(head).routes(),

@@ -50,6 +50,7 @@ NOUNS = {
     "watch": ("watch", "command"),
     "image": ("image", "command"),
     "node": ("node", "command"),
+    "job": ("job", "command"),
     "rule": ("rule", "command"),
     "profile": ("profile", "command"),
     "layout": ("layout", "command"),

@@ -21,6 +21,7 @@ TOPICS = {
     "carry": "images from head to head, and mending damage",
     "nodes": "waiting room, approval, orders, what each state means",
     "profiles": "what a kind of node gets: disk, layout, files, secrets, scripts",
+    "rolling": "reinstalling many nodes: at night, so many at a time, drained first",
     "hooks": "programs of your own that are told what happens to nodes",
     "cluster": "hosts file, Slurm, Grid Engine, OpenPBS, ansible: who else knows the nodes",
     "boot": "what happens between power-on and up; firmware, your own boot files",
