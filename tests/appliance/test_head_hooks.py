@@ -18,7 +18,7 @@ def told(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def working(rack: Rack, happens: Callable[[], None], until: Callable[[], bool]) -> None:
+def working(rack: Rack, happens: Callable[[], object], until: Callable[[], bool]) -> None:
     """Let hooks work until it is so."""
 
     async def all_of_it() -> None:

@@ -91,7 +91,7 @@ def test_a_node_that_was_carried_elsewhere_gets_no_plan_for_there(rack: Rack) ->
     rack.head.install(["node01"])
     machine.relay = "10.88.0.1"
     machine.hello(token_in(machine.boot()))
-    with pytest.raises(Wrong, match="node01 stands in the network far, but its address .* is of main") as raised:
+    with pytest.raises(Wrong, match=r"node01 stands in the network far, but its address .* is of main") as raised:
         machine.plan()
     assert "node set node01 --address" in raised.value.hint
     assert rack.state_of("node01") == "ready"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ Tell = Callable[[str, Inventory], str]
 
 def services(rack: Rack, tell: Tell, *names: str) -> Services:
     made = Services(rack.head.roster, names or ("hosts",), rack.head._cluster.snapshot, tell)
-    made.quiet, made.again = 0.05, (0.02,)
+    made.quiet, made.again = 0.05, (0.02, 0.02)
     return made
 
 
@@ -86,7 +87,7 @@ def test_one_service_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Change] = []
     monkeypatch.setitem(SERVICES, "hosts", lambda inventory, here, wanted: Change("hosts", commands=needed))
     monkeypatch.setattr(head_services, "apply", lambda change, here: done.append(change))
-    needed: tuple[object, ...] = ()
+    needed: tuple[Any, ...] = ()
     assert head_services.tell("hosts", CLUSTER) == "nothing to do" and not done
     needed = (object(),)
     assert head_services.tell("hosts", CLUSTER) == "told of 3 nodes" and done
