@@ -151,6 +151,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("https_port", 443, _number(1, 65535), "port the installer reports to"),
     Setting("power_wait", 180, _number(10, 3600), "seconds a machine that was switched on has to ask for an address;"
             " servers take minutes in their firmware"),
+    Setting("dhcp", "authority", _choice("authority", "proxy"), "who gives addresses: this head (authority), or another"
+            " DHCP server while this head says what to boot (proxy)"),
     Setting("dhcp_check", "on", _choice("on", "off"), "whether to look for other DHCP servers and not be the second"),
     Setting("log", "info", _choice("info", "debug"), "how much is printed: info, or debug for every packet"),
 )  # fmt: skip
@@ -185,6 +187,7 @@ class Config:
     http_port: int
     https_port: int
     power_wait: int
+    dhcp: str
     dhcp_check: str
     log: str
     network: ipaddress.IPv4Network = NOWHERE

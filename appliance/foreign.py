@@ -90,7 +90,7 @@ class ForeignServers:
         if not self.clear and found.kind == "addresses":
             self.refusal = Environment(
                 f"another DHCP server is on {self.interface}: {found}",
-                "stop that one, serve another interface, or insist with --dhcp-check off",
+                "stop that one, serve beside it: --dhcp proxy (see: help proxy), or insist with --dhcp-check off",
             )
             self._decide()
 

@@ -33,6 +33,7 @@ from appliance.head_overlay import Overlays
 from appliance.head_plan import BootPieceOf
 from appliance.head_power import Powers
 from appliance.head_profiles import Profiles
+from appliance.head_proxy import Proxy
 from appliance.head_rolling import Rolling
 from appliance.head_rules import Rules
 from appliance.head_secrets import Secrets
@@ -60,7 +61,8 @@ class Head:
         self.clock = clock or Clock()
         self.roster = Roster(store, config, self.clock)
         self._keys = HostKeys(store)
-        self._dhcp = Dhcp(self.roster, lambda name: boot_piece(name) is not None)
+        here = Proxy if config.dhcp == "proxy" else Dhcp
+        self._dhcp = here(self.roster, lambda name: boot_piece(name) is not None)
         self._boots = Boots(self.roster)
         self._secrets = Secrets(self.roster)
         self._overlays = Overlays(self.roster, self._secrets, Paths(Path(config.state)).profiles)
@@ -88,6 +90,7 @@ class Head:
 
         # Booting machines
         self.dhcp = self._dhcp.dhcp
+        self.proxied = self._dhcp.proxied if isinstance(self._dhcp, Proxy) else None
         self.script = self._boots.script
         self.grub_cfg = self._boots.grub_cfg
         self.file_sent = self._boots.file_sent
@@ -151,6 +154,7 @@ class Head:
             "interface": config.interface,
             "address": config.address,
             "network": str(config.network),
+            "dhcp_mode": config.dhcp,
             "range": f"{config.range_first}-{config.range_last}",
             "networks": [_network(row) for row in self.networks.networks()[1:]],
             "domain": config.domain,

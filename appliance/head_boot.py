@@ -28,6 +28,7 @@ class Boots:
 
     def script(self, mac: str, address: str, platform: str | None) -> str:
         """The iPXE script of the machine that asks from `address`. `mac` and `platform` are what its URL says."""
+        self.roster.settle(address)
         node, decision, token = self._decide(real_mac(mac), address)
         who = f"{node.label}: {decision.why}" if node else decision.why
         if decision.act in (Act.LOCAL, Act.IGNORE):
@@ -38,6 +39,7 @@ class Boots:
 
     def grub_cfg(self, address: str) -> str:
         """grub.cfg of the machine that asks from `address`."""
+        self.roster.settle(address)
         mac = self.roster.pool.holder(address)
         node, decision, token = self._decide(mac, address)
         who = f"{node.label}: {decision.why}" if node else decision.why

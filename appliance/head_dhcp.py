@@ -22,7 +22,7 @@ Send = Callable[[bytes, Address], object]
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
+class Ask:
     """A request with what is known of it: its network, its node, what asks, and what it is given to boot."""
 
     request: DhcpRequest
@@ -47,7 +47,9 @@ class Dhcp:
         self.heard: Callable[[int, bool], None] = lambda node_id, boots: None
         self._available = _Names(available)
 
-    def dhcp(self, data: bytes, source: Address, send: Send, interface: str = "") -> Iterable[tuple[bytes, Address]]:
+    def dhcp(
+        self, data: bytes, source: Address, send: Send, interface: str = "", from_proxy_port: bool = False
+    ) -> Iterable[tuple[bytes, Address]]:
         """One datagram on port 67 of `interface` (empty: the main one). Offers and refusals are returned, to be sent at
         once; an acknowledgement goes through `send` once its lease is on the disk. Never raises for anything a machine
         sends."""
@@ -66,13 +68,15 @@ class Dhcp:
             self._remark(request, f"asks from a network that is not described here ({request.giaddr})", "warn")
             return ()
         try:
-            return self._answer(request, subnet, send)
+            return self._answer(request, subnet, send, from_proxy_port)
         except DhcpInvalid as error:
             # The answer does not fit what the client can take, or a field of it: say so where people look.
             self._remark(request, f"cannot be answered: {error.message}", "warn")
             return ()
 
-    def _answer(self, request: DhcpRequest, subnet: Subnet, send: Send) -> Iterable[tuple[bytes, Address]]:
+    def _answer(
+        self, request: DhcpRequest, subnet: Subnet, send: Send, from_proxy_port: bool
+    ) -> Iterable[tuple[bytes, Address]]:
         now, pool = self.roster.clock.steady(), self.roster.pool
         if request.kind is Kind.RELEASE:
             if pool.release(request.mac, request.ciaddr, now):
@@ -94,12 +98,12 @@ class Dhcp:
         if decision.act is Act.IGNORE:
             self._remark(request, f"is not answered: {decision.why}")
             return ()
-        ask = _Ask(request, subnet, node, kind, self._boot_file(request, subnet, node, kind))
+        ask = Ask(request, subnet, node, kind, self._boot_file(request, subnet, node, kind))
         if request.kind is Kind.INFORM:
             return self._packet(ask, self._ack(ask, ""))
         return self._offer(ask, now) if request.kind is Kind.DISCOVER else self._acknowledge(ask, now, send)
 
-    def _offer(self, ask: _Ask, now: float) -> Iterable[tuple[bytes, Address]]:
+    def _offer(self, ask: Ask, now: float) -> Iterable[tuple[bytes, Address]]:
         request, subnet = ask.request, ask.subnet
         address = self.roster.pool.offer(request.mac, request.requested_ip, now, subnet.name)
         if address is None:
@@ -112,10 +116,10 @@ class Dhcp:
         options = network_options(subnet, self.config.domain)
         return self._packet(ask, replies.offer(request, address, options, ask.boot, ask.host))
 
-    def _ack(self, ask: _Ask, address: str) -> DhcpReply:
+    def _ack(self, ask: Ask, address: str) -> DhcpReply:
         return replies.ack(ask.request, address, network_options(ask.subnet, self.config.domain), ask.boot, ask.host)
 
-    def _acknowledge(self, ask: _Ask, now: float, send: Send) -> Iterable[tuple[bytes, Address]]:
+    def _acknowledge(self, ask: Ask, now: float, send: Send) -> Iterable[tuple[bytes, Address]]:
         request, subnet, node = ask.request, ask.subnet, ask.node
         wanted = request.requested_ip or request.ciaddr
         seconds = float(subnet.lease)
@@ -139,7 +143,7 @@ class Dhcp:
         self.roster.store.submit([rows.lease_row(request.mac, wanted, now + seconds)], acknowledge)
         return ()
 
-    def _packet(self, ask: _Ask, reply: DhcpReply) -> list[tuple[bytes, Address]]:
+    def _packet(self, ask: Ask, reply: DhcpReply) -> list[tuple[bytes, Address]]:
         self.counts[reply.kind.name] += 1
         networks = [subnet.net for subnet in self.roster.addresses.subnets.values()]
         return [(dhcp.build(reply), replies.destination(ask.request, reply, networks))]
@@ -160,7 +164,7 @@ class Dhcp:
         now = self.roster.clock.steady()
         return node, decide(node, Asks.LOADER, None, now, unknown=self.config.unknown)
 
-    def _seen(self, node: Node, ask: _Ask, address: str) -> None:
+    def _seen(self, node: Node, ask: Ask, address: str) -> None:
         request, kind, boot = ask.request, ask.kind, ask.boot
         self.roster.touch(node.id)
         self.heard(node.id, kind is not Firmware.NONE)
@@ -175,7 +179,7 @@ class Dhcp:
         if request.relay != node.relay:
             node = replace(node, relay=request.relay)
             self.roster.replace(node)
-        known = {"address": address} if node.state is State.WAITING else {}
+        known = {"address": address} if address and node.state is State.WAITING else {}
         what = "its script" if kind is Firmware.IPXE else boot.name
         self.roster.apply(
             node, Event.SEEN, firmware=kind.value, loader=kind is Firmware.IPXE, what=f"{what} ({boot.quirk})", **known

@@ -68,6 +68,7 @@ class Installs:
         sighting = Sighting(tuple(m for m in macs if m), real_uuid(facts.uuid), real_serial(facts.serial))
         verdict = self.roster.identify(sighting)
         node = verdict.node if verdict.node is not None else self.roster.add(sighting)
+        self.roster.settle(address)
         at_home = self.roster.pool.address(mac) == address
         if not at_home:
             self.roster.timeline.note(node.id, f"an installer with its card says hello from {address}", "warn")

@@ -64,6 +64,8 @@ class Networks:
         addresses = self.roster.addresses
         if not NAME.fullmatch(name):
             raise Wrong(f"{clean(name)[:40]!r} is no name for a network", "small letters, digits and dashes: rack2")
+        if self.roster.config.dhcp == "proxy":
+            raise Wrong("beside another DHCP server there is one network, that of serve --interface", "see: help proxy")
         if name in addresses.subnets or name in addresses.unserved:
             raise Wrong(f"there is a network {name} already", f"gild.pyz network set {name}")
         if len(addresses.subnets) >= MAX_SUBNETS:

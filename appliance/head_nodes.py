@@ -231,7 +231,12 @@ class Nodes:
         roster, now = self.roster, self.roster.clock.steady()
         found: list[str] = []
         for node in chosen:
-            address = roster.pool.address(node.mac) or roster.pool.offer(node.mac, None, now)
+            address = roster.pool.address(node.mac)
+            if address is None and roster.config.dhcp == "proxy":
+                raise Wrong(
+                    f"{node.label} has not asked from an address of the other DHCP server yet", "let it boot once"
+                )
+            address = address or roster.pool.offer(node.mac, None, now)
             if address is None:
                 raise Wrong(
                     f"no address is left for {node.label}",
@@ -276,6 +281,8 @@ class Nodes:
                 )
             if name is not None and name != node.name:
                 after, said = replace(after, name=self._free_name(name)), [*said, f"name {name}"]
+            if address is not None and roster.config.dhcp == "proxy":
+                raise Wrong("addresses come from the other DHCP server", "reserve this one there")
             if address is not None and address != node.address:
                 if not roster.free_address(address):
                     raise Wrong(

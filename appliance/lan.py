@@ -14,6 +14,7 @@ from appliance.sightings import Server
 from appliance.web.sites import Sites
 from images.errors import GildError
 from netboot.bootfiles import BootFiles, Piece
+from netboot.dhcp import PROXY_PORT
 from netboot.dns import Zone
 from netboot.dnsd import DnsServer
 from netboot.ra import answer_solicitations
@@ -58,6 +59,10 @@ class Lan:
             await dns.start()
             # Bound to the device and to every address: a machine that has none asks 255.255.255.255.
             sock = open_udp(DHCP_PORT, interface=interface, broadcast=True)
+            if self.head.proxied is not None:
+                late = open_udp(PROXY_PORT, interface=interface, address=address)
+                proxy = Drain(loop, late, self.head.proxied, name="proxyDHCP", log=log.warning)
+                self._opened.callback(proxy.close)
         except UdpError as error:
             raise Environment(error.message, error.hint) from None
         self._dhcp_socket = Drain(loop, sock, self._dhcp, name="DHCP", log=log.warning)

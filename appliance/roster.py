@@ -69,6 +69,8 @@ class Roster:
         self._zones: dict[str, Zone] = {}  # the same, for each address of the head
         self._serial = int(clock.wall())
         self.listeners: list[Listener] = []
+        # Whose card an address is; only where another server gives the addresses.
+        self.neighbour: Callable[[str], str] | None = None
         self.last_order = store.read("SELECT max(id) FROM orders")[0][0] or 0
         self.profiles.setdefault(DEFAULT, Profile(DEFAULT))
         self._load()
@@ -175,8 +177,23 @@ class Roster:
         found = self._index.get(f"mac:{mac}")
         return self.nodes[min(found)] if found else None
 
+    def settle(self, address: str) -> None:
+        """Somebody speaks from that address. Where another server gives the addresses, this is when it is learnt whose
+        it is; what the machine is called follows it."""
+        mac = self.neighbour(address) if self.neighbour is not None else ""
+        if not mac or self.pool.address(mac) == address:
+            return
+        node = self.by_mac(mac)
+        self.pool.learn(mac, address, self.clock.steady(), self.config.lease_seconds)
+        if node is None or node.address == address:
+            return
+        if node.state is not State.WAITING:
+            self.timeline.add(node.id, f"has the address {address} of the other DHCP server, not {node.address}")
+        self.replace(replace(node, address=address))
+
     def by_address(self, address: str) -> Node | None:
         """The node that has this address now."""
+        self.settle(address)
         mac = self.pool.holder(address)
         return self.by_mac(mac) if mac else None
 

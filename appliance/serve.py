@@ -48,6 +48,7 @@ from images.store import Store as Images
 from netboot.bootfiles import BootFiles
 from netboot.initrd import head_segment
 from netboot.lease import LeaseInvalid
+from netboot.neighbours import Neighbours
 from netboot.plan import BootPiece
 from netboot.udp import UdpError, interface_address, interfaces
 
@@ -115,7 +116,12 @@ async def _run(config: Config, paths: Paths, follow: bool) -> bool:
         sites = _sites(config, head, Boot(head, files, segments), packs, identity)
         opened.push_async_callback(sites.close)
         await sites.start()
-        others = ForeignServers(config.interface, config.address) if config.dhcp_check == "on" else None
+        alone = config.dhcp == "authority" and config.dhcp_check == "on"
+        others = ForeignServers(config.interface, config.address) if alone else None
+        if config.dhcp == "proxy":
+            neighbours = Neighbours(config.interface)
+            opened.callback(neighbours.close)
+            head.roster.neighbour = neighbours.mac
         lans = Lans(head, files, segments, sites)
         opened.push_async_callback(lans.close)
         head.foreign = lambda: [*(others.rows() if others is not None else ()), *lans.foreign()]

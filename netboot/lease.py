@@ -192,6 +192,20 @@ class Pool:
         self._hold(mac, address, now + seconds, False)
         return True
 
+    def learn(self, mac: str, address: str, now: float, seconds: float) -> None:
+        """Another server has given `mac` this address of the network, in the range or not; whoever was thought to have
+        it has not."""
+        self.expire(now)
+        holder = self._holder.get(address, "")
+        if holder != mac:
+            self._drop(holder)
+        lease = self._leases.get(mac)
+        if lease is not None and lease.address == address:
+            lease.expires, lease.offered = max(lease.expires, now + seconds), False
+            return
+        self._drop(mac)
+        self._hold(mac, address, now + seconds, False)
+
     def release(self, mac: str, address: str, now: float) -> bool:
         """The client gives `address` back. False, and nothing changes, if it does not hold it."""
         self.expire(now)

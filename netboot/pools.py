@@ -98,6 +98,12 @@ class Pools:
                 other.release(mac, lease.address, now)
         return True
 
+    def learn(self, mac: str, address: str, now: float, seconds: float) -> None:
+        """See Pool.learn; an address of no network is nobody's."""
+        pool = self.of(address)
+        if pool is not None:
+            pool.learn(mac, address, now, seconds)
+
     def release(self, mac: str, address: str, now: float) -> bool:
         """See Pool.release."""
         pool = self.of(address)

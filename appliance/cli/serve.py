@@ -14,7 +14,7 @@ from appliance.errors import ConfigInvalid, Environment
 _METAVARS = {
     "address": "IP", "range": "IP-IP", "router": "IP", "ntp": "IP", "domain": "DOMAIN", "lease": "SECONDS",
     "unknown": "WHAT", "names": "PATTERN", "finish": "HOW", "verify": "HOW", "http_port": "PORT", "https_port": "PORT",
-    "dhcp_check": "on|off", "log": "HOW", "services": "NAME,NAME",
+    "dhcp_check": "on|off", "dhcp": "WHO", "log": "HOW", "services": "NAME,NAME",
 }  # fmt: skip
 
 

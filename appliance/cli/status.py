@@ -21,7 +21,7 @@ def command(site: Site, /, json_: bool) -> None:
     show.facts(
         [
             ("serving", f"{status['interface']}, {status['address']} in {status['network']}"),
-            ("addresses", f"{status['range']}, {status['leases']} in use"),
+            ("addresses", _addresses(status)),
             *(("and", show.safe(network)) for network in status["networks"]),
             ("domain", status["domain"]),
             ("since", f"{show.ago(status['uptime'])}, process {status['pid']}, gild {status['version']}"),
@@ -31,6 +31,12 @@ def command(site: Site, /, json_: bool) -> None:
         ]
     )
     return None
+
+
+def _addresses(status: dict[str, Any]) -> str:
+    if status["dhcp_mode"] == "proxy":
+        return f"given by another DHCP server; {status['leases']} machines known by theirs"
+    return f"{status['range']}, {status['leases']} in use"
 
 
 def _service(row: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ TOPICS = {
     "cluster": "hosts file, Slurm, Grid Engine, OpenPBS, ansible: who else knows the nodes",
     "boot": "what happens between power-on and up; firmware, your own boot files",
     "networks": "more interfaces, relays, what machines are told by DHCP",
+    "proxy": "beside another DHCP server that gives the addresses",
     "dns": "names of nodes and of others",
     "doctor": "before it serves: what is wrong with this machine, who else is on the wire",
     "test": "whether the nodes work as a cluster, and who is slow",
