@@ -22,6 +22,7 @@ from appliance.head_bmcs import Bmcs
 from appliance.head_boot import Boots
 from appliance.head_capture import Captures
 from appliance.head_cluster import Cluster
+from appliance.head_declare import Declared
 from appliance.head_dhcp import Dhcp
 from appliance.head_hooks import Hooks
 from appliance.head_install import Installs
@@ -32,6 +33,7 @@ from appliance.head_orders import Orders
 from appliance.head_overlay import Overlays
 from appliance.head_plan import BootPieceOf
 from appliance.head_power import Powers
+from appliance.head_poweron import PowerOn
 from appliance.head_profiles import Profiles
 from appliance.head_proxy import Proxy
 from appliance.head_rolling import Rolling
@@ -43,7 +45,7 @@ from appliance.paths import Paths
 from appliance.roster import Clock, Roster
 from appliance.sightings import Server
 from appliance.store import Store
-from netboot.node import Event, overdue
+from netboot.node import Event, Node, overdue
 
 if TYPE_CHECKING:
     from images.store import Store as Images
@@ -72,7 +74,9 @@ class Head:
         self._orders = Orders(self.roster, images, self._overlays, self._installs.sessions.wake)
         self._captures = Captures(self.roster, images, self._installs.sessions)
         self._rules = Rules(self.roster, self._nodes.approve)
-        self._installs.on_hello = self._rules.consider
+        self.declared = Declared(self.roster, self._installs.sessions)
+        self.poweron = PowerOn(self.roster, self._nodes.approve, self.declared)
+        self._installs.on_hello = self._shown
         self.networks = Networks(self.roster)
         self._acceptance = Acceptance(self.roster, self._keys)
         self._bmcs = Bmcs(self.roster)
@@ -147,6 +151,13 @@ class Head:
         self.changes = self._nodes.changes
         self.news = self.roster.timeline.news
 
+    def _shown(self, node: Node) -> None:
+        """A machine has shown its hardware: it may be a node by declaration, by its turn, or by a rule."""
+        if not self.declared.consider(node):
+            self.poweron.advance()
+            if node.id in self.roster.nodes and self.poweron.walk is None:
+                self._rules.consider(self.roster.nodes[node.id])
+
     def status(self) -> dict[str, Any]:
         """What is served where, and how many nodes are in which state."""
         config, nodes = self.config, self.roster.nodes.values()
@@ -184,6 +195,7 @@ class Head:
         self._orders.tick()
         self._installs.sessions.tick()
         self._captures.tick()
+        self.poweron.advance()
         self._powers.tick()
         self._rolling.tick()
         self.roster.save()

@@ -158,6 +158,10 @@ class Dhcp:
         if node is not None and verdict.conflict:
             self.roster.timeline.note(node.id, f"{request.mac} {verdict.conflict}: no order is handed out", "warn")
         elif node is not None and (request.mac not in node.macs or (sighting.uuid and not node.uuid)):
+            if not node.macs and node.address and node.state is not State.WAITING:
+                # Declared by its UUID, and here it is: its address is its card's from now on.
+                self.roster.pool.unreserve(node.holder)
+                self.roster.pool.reserve(request.mac, node.address)
             macs = node.macs if request.mac in node.macs else (*node.macs, request.mac)
             node = replace(node, macs=macs, uuid=node.uuid or sighting.uuid)
             self.roster.replace(node)

@@ -81,6 +81,7 @@ class Installs:
             node = self._learn(node, facts, sighting, address if at_home else "")
             if trusted:
                 self.on_hello(node)
+                node = self.roster.by_mac(mac) or node  # it may turn out to be a node that was declared
         secret = new_token()
         session = self.sessions.open(secret, node, mac, trusted)
         answer = self._answer(session, secret, hello.token)

@@ -293,7 +293,7 @@ class Nodes:
         with roster.durable([node for node, _, said in changed if said]):
             for node, after, said in changed:
                 if said:
-                    roster.pool.reserve(node.mac, after.address)
+                    roster.pool.reserve(node.holder, after.address)
                     roster.replace(after)
                     roster.timeline.add(node.id, f"set by hand: {', '.join(said)}")
         return [self._row(after) for _, after, _ in changed]

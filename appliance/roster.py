@@ -83,9 +83,9 @@ class Roster:
             node = self._moved(node, taken)
             self._put(node)
             self.quiet_since[node.id] = now
-            if node.state is not State.WAITING and node.mac and node.address:
+            if node.state is not State.WAITING and node.address:
                 try:
-                    self.pool.reserve(node.mac, node.address)
+                    self.pool.reserve(node.holder, node.address)
                 except LeaseInvalid as error:
                     self.timeline.add(node.id, f"cannot have its address any more: {error.message}", "bad")
         for mac, address, expires in rows.load_leases(self.store):
@@ -209,6 +209,15 @@ class Roster:
         candidates = {node_id for key in keys for node_id in self._index.get(key, ())}
         return identity.identify(sighting, [self.nodes[node_id] for node_id in candidates])
 
+    def holders(self, sighting: Sighting) -> Iterator[tuple[str, Node]]:
+        """Nodes with one of these cards, this UUID or this serial, and which it is: ("serial number", node)."""
+        keys = [("network card", f"mac:{mac}") for mac in sighting.macs]
+        keys += [("UUID", f"uuid:{sighting.uuid}")] if sighting.uuid else []
+        keys += [("serial number", f"serial:{sighting.serial}")] if sighting.serial else []
+        for kind, key in keys:
+            for node_id in sorted(self._index.get(key, ())):
+                yield kind, self.nodes[node_id]
+
     # --- changing
 
     def add(self, sighting: Sighting) -> Node:
@@ -274,8 +283,8 @@ class Roster:
         """Forget a node, its address, order, keys and timeline."""
         for key in _keys(node):
             self._index.get(key, set()).discard(node.id)
-        for mac in node.macs:
-            self.pool.unreserve(mac)
+        for holder in (*node.macs, node.holder):
+            self.pool.unreserve(holder)
         for table in (self.nodes, self.orders, self.quiet_since):
             table.pop(node.id, None)
         for pending in (self._dirty, self._dirty_facts, self._dirty_orders):
@@ -392,9 +401,10 @@ class Roster:
             raise
 
     def _undo(self, node: Node, order: Order | None) -> None:
-        self.pool.unreserve(node.mac)
-        if node.state is not State.WAITING and node.mac and node.address:
-            self.pool.reserve(node.mac, node.address)
+        now = self.nodes.get(node.id, node)
+        self.pool.unreserve(now.holder)
+        if node.state is not State.WAITING and node.address:
+            self.pool.reserve(node.holder, node.address)
         self.replace(node)
         if order is not None:
             self.set_order(order)

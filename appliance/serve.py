@@ -31,6 +31,7 @@ from appliance.web import app
 from appliance.web.acceptance_api import AcceptanceApi
 from appliance.web.boot import MAX_BODY, Boot
 from appliance.web.cluster_api import ClusterApi
+from appliance.web.declare_api import DeclareApi
 from appliance.web.hooks_api import HooksApi
 from appliance.web.job_api import JobApi
 from appliance.web.live_api import LiveApi
@@ -145,6 +146,7 @@ def _sites(config: Config, head: Head, boot: Boot, packs: Packs, identity: keys.
     live = LiveApi(Live(config.address, config.https_port, identity.certificate, head.clock))
     operator = [
         *Operator(head).routes(),
+        *DeclareApi(head).routes(),
         *ProfileApi(head).routes(),
         *SecretApi(head).routes(),
         *ClusterApi(head).routes(),

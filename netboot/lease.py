@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -129,6 +129,10 @@ class Pool:
     def fresh(self, address: str) -> bool:
         """Nobody is known to have had this address before."""
         return self._idle.get(address, "?") == ""
+
+    def next_free(self, avoid: Collection[str]) -> str:
+        """The address idle for longest that is none of `avoid`; empty if there is none."""
+        return next((address for address in self._idle if address not in avoid), "")
 
     def reservations(self) -> Iterator[tuple[str, str]]:
         """(MAC, address) of every reservation."""

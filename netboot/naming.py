@@ -11,6 +11,7 @@ from images.errors import GildError
 # number of the waiting room or an address.
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _PLACE = re.compile(r"\{n(?::0?([1-9]))?\}")
+_RACK = re.compile(r"\{r(?::0?([1-9]))?\}")
 RESERVED = frozenset({"head", "localhost", "all", "default", "gild"})
 MAX_NUMBER = 100_000
 
@@ -36,6 +37,18 @@ def is_pattern(text: str) -> bool:
     return bool(_PLACE.search(text))
 
 
+def in_rack(pattern: str, rack: int | None) -> str:
+    """The pattern for one rack: {r} (or {r:02}) in it becomes the rack's number, in_rack("rack{r}-{n:02}", 3) is
+    "rack3-{n:02}". Raises NameInvalid for a rack without a place for it, or a place without a rack."""
+    if rack is None and _RACK.search(pattern):
+        raise NameInvalid(f"{pattern[:80]!r} wants the number of a rack", "say --rack NUMBER")
+    if rack is None:
+        return pattern
+    if not 0 <= rack <= MAX_NUMBER:
+        raise NameInvalid(f"a rack has a number from 0 to {MAX_NUMBER}")
+    return _RACK.sub(lambda found: str(rack).zfill(int(found[1] or 0)), pattern)
+
+
 def fill(pattern: str, number: int) -> str:
     """The name of that number: fill("node{n:02}", 7) is "node07". Raises NameInvalid for a pattern without a place,
     with several, or that gives no name. Only {n} and {n:0W} mean anything, so a pattern cannot reach into an object
@@ -46,11 +59,11 @@ def fill(pattern: str, number: int) -> str:
     return check_name(_PLACE.sub(str(number).zfill(int(places[0] or 0)), pattern))
 
 
-def next_names(pattern: str, taken: Collection[str], count: int) -> list[str]:
-    """The `count` lowest-numbered free names of a pattern, from number 1. Raises NameInvalid."""
+def next_names(pattern: str, taken: Collection[str], count: int, first: int = 1) -> list[str]:
+    """The `count` lowest-numbered free names of a pattern, from number `first` on. Raises NameInvalid."""
     found: list[str] = []
     known = set(taken)
-    for number in range(1, MAX_NUMBER):
+    for number in range(first, MAX_NUMBER):
         if len(found) == count:
             return found
         name = fill(pattern, number)

@@ -115,6 +115,11 @@ class Node:
         """The card it booted from first, whose address is reserved; empty if none is known."""
         return self.macs[0] if self.macs else ""
 
+    @property
+    def holder(self) -> str:
+        """What holds its address in the pool: its card, or its number while none is known."""
+        return self.mac or f"#{self.id}"
+
 
 @dataclass(frozen=True)
 class Record:

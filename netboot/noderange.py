@@ -105,6 +105,11 @@ def check_group(name: str) -> str:
     return name
 
 
+def natural(name: str) -> tuple[tuple[str, int], ...]:
+    """A key that sorts names as people count: node2 before node10."""
+    return tuple((text, int(number or 0)) for text, number in re.findall(r"([^0-9]*)([0-9]{0,18})", name))
+
+
 def fold(names: Iterable[str]) -> str:
     """The shortest usual way to write names: fold(["n01", "n02", "n03", "x"]) is "n[01-03],x". Numbers at the end are
     folded, in order; `select` reads it back."""

@@ -6,7 +6,7 @@ what it had in the first; its reservation there stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from netboot.lease import Lease, LeaseInvalid, Pool
 from netboot.subnet import MAIN, Subnet
@@ -97,6 +97,10 @@ class Pools:
             if lease is not None:
                 other.release(mac, lease.address, now)
         return True
+
+    def next_free(self, avoid: Collection[str], network: str = MAIN) -> str:
+        """See Pool.next_free; in the network of that name."""
+        return self._pools[network].next_free(avoid)
 
     def learn(self, mac: str, address: str, now: float, seconds: float) -> None:
         """See Pool.learn; an address of no network is nobody's."""

@@ -15,9 +15,13 @@ from appliance.cli.selecting import JSON
 @click.argument("nodes", nargs=-1)
 @JSON
 @click.option("-q", "quiet", is_flag=True, help="Names only.")
+@click.option("--csv", "csv_", is_flag=True, help="All approved nodes, as node load takes them.")
 @click.pass_obj
-def list_(site: Site, /, nodes: tuple[str, ...], json_: bool, quiet: bool) -> None:
+def list_(site: Site, /, nodes: tuple[str, ...], json_: bool, quiet: bool, csv_: bool) -> None:
     """Every machine that asked for anything, or those named."""
+    if csv_:
+        print(site.client.get("declared", "list")["text"], end="")
+        return None
     rows = site.client.get("nodes", refs=list(nodes) or None)
     if json_:
         return show.as_json(rows)

@@ -1,0 +1,232 @@
+"""Nodes declared before their machines are seen: one by one, by a list, or as places for whoever comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from appliance.errors import Unknown, Wrong
+from appliance.roster import Roster
+from appliance.sessions import Sessions
+from appliance.timeline import clean
+from images.errors import GildError
+from netboot.identity import Sighting
+from netboot.node import Node, State
+from netboot.nodelist import MAX_TOLD, Entry, NodelistInvalid, parse, render
+from netboot.noderange import natural
+from netboot.profile import DEFAULT
+
+NEW, CHANGED, SAME, HERE = "new", "changed", "same", "here already"
+
+
+class Declared:
+    """The operator's use cases, and the look at every machine that has shown what it is."""
+
+    def __init__(self, roster: Roster, sessions: Sessions) -> None:
+        self.roster, self.sessions = roster, sessions
+
+    def add(self, entry: Entry) -> dict[str, Any]:
+        """Declare one node. Raises Wrong, NoSpace."""
+        if any(node.name == entry.name for node in self.roster.nodes.values()):
+            raise Wrong(f"there is a {entry.name} already", "see: gild.pyz node list")
+        try:
+            return self._apply([entry], preview=False)[0]
+        except NodelistInvalid as error:
+            raise Wrong(error.message.partition(": ")[2] or error.message, error.hint) from None
+
+    def load(self, data: bytes, preview: bool = False) -> list[dict[str, Any]]:
+        """A list: what becomes of each line, and with `preview` only that. All of it or nothing. On the disk before
+        this returns. Raises NodelistInvalid, naming lines; NoSpace."""
+        return self._apply(parse(data), preview)
+
+    def listed(self) -> str:
+        """All approved nodes as a list that `load` takes back."""
+        return render(
+            Entry(0, node.name, node.macs, node.address, node.profile, node.groups, node.serial, node.uuid)
+            for node in self.roster.sorted()
+            if node.name
+        )
+
+    def consider(self, node: Node) -> bool:
+        """A machine of the waiting room has shown its hardware: whether it is a declared node by serial or UUID. That
+        node has its card and facts from then on."""
+        if node.state is not State.WAITING:
+            return False
+        for other in self.roster.nodes.values():
+            same = (node.serial and node.serial == other.serial) or (node.uuid and node.uuid == other.uuid)
+            if same and is_unseen(other):
+                return self.fill(other, node)
+        return False
+
+    def places(self) -> list[Node]:
+        """Declared nodes that nothing is known of, in the order of their names."""
+        found = [node for node in self.roster.nodes.values() if is_unseen(node) and not node.serial and not node.uuid]
+        return sorted(found, key=lambda node: natural(node.name))
+
+    def fill(self, place: Node, machine: Node) -> bool:
+        """The machine is that node. What stands in the way is said on its timeline, and it waits."""
+        roster = self.roster
+        after = replace(
+            place, macs=machine.macs, uuid=machine.uuid, serial=machine.serial or place.serial, facts=machine.facts,
+            firmware=machine.firmware, first_seen=machine.first_seen, last_seen=machine.last_seen, boot=machine.boot,
+            power_at=machine.power_at, hello_at=machine.hello_at, relay=machine.relay,
+        )  # fmt: skip
+        self.sessions.forget(machine.id)
+        roster.remove(machine)
+        try:
+            with roster.durable([place]):
+                roster.pool.unreserve(place.holder)
+                roster.pool.reserve(after.holder, place.address)
+                roster.replace(after)
+                roster.timeline.add(place.id, f"is the machine with the card {after.mac}", "good")
+        except GildError:
+            return False
+        return True
+
+    # --- inside
+
+    def _apply(self, entries: Sequence[Entry], preview: bool) -> list[dict[str, Any]]:
+        roster = self.roster
+        by_name = {node.name: node for node in roster.nodes.values() if node.name}
+        bad: list[str] = []
+        plan: list[tuple[Entry, Node | None, Node | None, str]] = []  # entry, the node, what it becomes, the word
+        taken = {node.address: node.name for node in by_name.values() if node.address}
+        asked = {entry.address: entry for entry in entries if entry.address}
+        leaving = {by_name[entry.name].address for entry in entries if entry.name in by_name and entry.address}
+        for entry in entries:
+            try:
+                node = by_name.get(entry.name)
+                self._check(entry, node, {a: n for a, n in taken.items() if a == entry.address and a not in leaving})
+                if node is None:
+                    plan.append((entry, self._waiting(entry), None, NEW))
+                else:
+                    after = self._changed(entry, node)
+                    plan.append((entry, node, after, SAME if after == node else CHANGED))
+            except GildError as error:
+                bad.append(f"line {entry.line}: {error.message}" if entry.line else f"0: {error.message}")
+        if bad:
+            more = [f"and {len(bad) - MAX_TOLD} more"] if len(bad) > MAX_TOLD else []
+            raise NodelistInvalid("\n".join([*bad[:MAX_TOLD], *more]), "nothing was changed")
+        found = [self._row(entry, node, word) for entry, node, _, word in plan]
+        if preview:
+            return found
+        made = self._carry_out(plan, set(asked))
+        for row, node in zip(found, made, strict=True):
+            row["address"] = node.address
+        return found
+
+    def _check(self, entry: Entry, node: Node | None, taken: dict[str, str]) -> None:
+        """Raises Wrong, Unknown."""
+        roster = self.roster
+        if entry.profile and entry.profile not in roster.profiles:
+            known = ", ".join(sorted(roster.profiles))
+            raise Unknown(f"there is no profile {clean(entry.profile)[:40]!r}; profiles: {known}")
+        if entry.address and not roster.addresses.free(entry.address, ()):
+            networks = ", ".join(subnet.network for subnet in roster.addresses.subnets.values())
+            raise Wrong(f"address {entry.address} is not one for a node in {networks}")
+        other = taken.get(entry.address, entry.name)
+        if other != entry.name:
+            raise Wrong(f"address {entry.address} is that of {other}")
+        sighting = Sighting(entry.macs, entry.uuid, entry.serial)
+        for kind, holder in roster.holders(sighting):
+            if holder.state is not State.WAITING and holder is not node:
+                raise Wrong(f"the {kind} is that of {holder.label}")
+
+    def _waiting(self, entry: Entry) -> Node | None:
+        """The machine of the waiting room that is this one."""
+        found = roster_first(self.roster.holders(Sighting(entry.macs, entry.uuid, entry.serial)))
+        return found if found is not None and found.state is State.WAITING else None
+
+    def _changed(self, entry: Entry, node: Node) -> Node:
+        """The node with what the line says of it; its cards only while it was not seen."""
+        after = replace(
+            node,
+            address=entry.address or node.address,
+            profile=entry.profile or node.profile,
+            groups=node.groups if entry.groups is None else entry.groups,
+        )
+        if node.facts is None:
+            after = replace(
+                after, macs=entry.macs or node.macs, serial=entry.serial or node.serial, uuid=entry.uuid or node.uuid
+            )
+        elif entry.macs and not set(entry.macs) & set(node.macs):
+            raise Wrong(
+                f"{node.label} has the card {node.mac}, not {entry.macs[0]}; a changed card is a question of its own:"
+                f" gild.pyz node same"
+            )
+        return after
+
+    def _carry_out(self, plan: Iterable[tuple[Entry, Node | None, Node | None, str]], asked: set[str]) -> list[Node]:
+        roster, now = self.roster, self.roster.clock.steady()
+        plan = list(plan)
+        existing = [node for _, node, after, _ in plan if node is not None and (after is None or after != node)]
+        made: list[Node] = []
+        fresh: list[Node] = []
+        try:
+            with roster.durable(existing):
+                for _, node, after, _ in plan:
+                    if node is not None and after is not None and after != node:
+                        roster.pool.unreserve(node.holder)
+                for entry, node, after, word in plan:
+                    if word in (SAME, CHANGED) and node is not None and after is not None:
+                        if word == CHANGED:
+                            roster.pool.reserve(after.holder, after.address)
+                            roster.replace(after)
+                            roster.timeline.add(node.id, "set by a list of nodes")
+                        made.append(after)
+                        continue
+                    if node is None:
+                        node = roster.add(Sighting(entry.macs, entry.uuid, entry.serial))
+                        fresh.append(node)
+                    address = entry.address or self._address(node, asked, now)
+                    ready = replace(
+                        node, state=State.READY, since=now, name=entry.name, profile=entry.profile or DEFAULT,
+                        groups=entry.groups or (), address=address,
+                    )  # fmt: skip
+                    roster.pool.reserve(ready.holder, address)
+                    roster.replace(ready)
+                    roster.timeline.add(node.id, f"declared as {entry.name}, address {address}", "good")
+                    made.append(ready)
+                if fresh and not existing:
+                    roster.save_now()
+        except GildError:
+            for node in fresh:
+                roster.remove(roster.nodes[node.id])
+            raise
+        for node in made:
+            self.sessions.wake(node.id)
+        return made
+
+    def _address(self, node: Node, asked: set[str], now: float) -> str:
+        """The next free one that the list gives to nobody. Raises Wrong."""
+        pool = self.roster.pool
+        held = pool.address(node.holder) or pool.offer(node.holder, None, now)
+        if held is None:
+            raise Wrong("no address is left in the range", "serve --range, or give addresses in the list")
+        if held not in asked:
+            return held
+        # Reserved for another line in a moment: it goes, and this one gets the next.
+        pool.release(node.holder, held, now)
+        free = pool.next_free(asked)
+        if not free:
+            raise Wrong("no address is left in the range", "serve --range, or give addresses in the list")
+        return free
+
+    @staticmethod
+    def _row(entry: Entry, node: Node | None, word: str) -> dict[str, Any]:
+        shown = HERE if word == NEW and node is not None else word
+        return {
+            "line": entry.line, "name": entry.name, "is": shown, "mac": " ".join(entry.macs), "address": entry.address,
+            "profile": entry.profile, "serial": entry.serial, "place": entry.is_place,
+        }  # fmt: skip
+
+
+def is_unseen(node: Node) -> bool:
+    """Declared, and no machine has been seen for it."""
+    return node.state is not State.WAITING and not node.macs and node.facts is None
+
+
+def roster_first(holders: Iterable[tuple[str, Node]]) -> Node | None:
+    """The first of them."""
+    return next((node for _, node in holders), None)
