@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance import __version__
+from appliance.audit import GILD, Audit, asking
 from appliance.cluster.scheduler import found
 from appliance.config import Config
 from appliance.head_acceptance import Acceptance
@@ -24,6 +25,7 @@ from appliance.head_capture import Captures
 from appliance.head_cluster import Cluster
 from appliance.head_declare import Declared
 from appliance.head_dhcp import Dhcp
+from appliance.head_history import History
 from appliance.head_hooks import Hooks
 from appliance.head_install import Installs
 from appliance.head_jobs import Jobs
@@ -42,6 +44,7 @@ from appliance.head_secrets import Secrets
 from appliance.head_services import Services
 from appliance.host_keys import HostKeys
 from appliance.paths import Paths
+from appliance.recorder import Recorder
 from appliance.roster import Clock, Roster
 from appliance.sightings import Server
 from appliance.store import Store
@@ -75,6 +78,12 @@ class Head:
         self._captures = Captures(self.roster, images, self._installs.sessions)
         self._rules = Rules(self.roster, self._nodes.approve)
         self.declared = Declared(self.roster, self._installs.sessions)
+        self.history = History(self.roster)
+        self.audit = Audit(store, self.clock.wall)
+        self.roster.listeners.append(self._approved)
+        self._installs.on_refused = lambda node, text: self.audit.note(f"machine {node.mac}", "refused", text)
+        self.recorder = Recorder(self.clock.wall)
+        self._dhcp.recorded = self.recorder.packet
         self.poweron = PowerOn(self.roster, self._nodes.approve, self.declared)
         self._installs.on_hello = self._shown
         self.networks = Networks(self.roster)
@@ -97,7 +106,6 @@ class Head:
         self.proxied = self._dhcp.proxied if isinstance(self._dhcp, Proxy) else None
         self.script = self._boots.script
         self.grub_cfg = self._boots.grub_cfg
-        self.file_sent = self._boots.file_sent
         self.zone = self.roster.zone
         # Agents and installed systems
         self.hello = self._installs.hello
@@ -150,6 +158,26 @@ class Head:
         self.events_since = self._nodes.events_since
         self.changes = self._nodes.changes
         self.news = self.roster.timeline.news
+
+    def file_sent(self, address: str, name: str, count: int, seconds: float, proto: str, error: str) -> None:
+        """A boot file went to `address`, or did not. `count` in bytes, `proto` "tftp" or "http"."""
+        self.recorder.transfer(address, name, count, seconds, proto, error)
+        self._boots.file_sent(address, name, count, seconds, proto, error)
+
+    def record(self, ref: str) -> dict[str, Any]:
+        """All that is known of a node, and no secret. Raises Unknown."""
+        node = self.roster.find(ref)
+        return {
+            "node": self._nodes.node(ref),
+            "timeline": self._nodes.log(ref, 0),
+            "dhcp": self.recorder.packets(node.macs),
+            "transfers": self.recorder.transfers(node.address),
+        }
+
+    def _approved(self, before: Node | None, after: Node | None, event: Event | None) -> None:
+        """What nobody asked for at this moment: approvals by rule and by turn."""
+        if event is Event.APPROVED and after is not None and asking.get() == GILD:
+            self.audit.note(GILD, "approve", f"{after.name}, {after.mac}, profile {after.profile}")
 
     def _shown(self, node: Node) -> None:
         """A machine has shown its hardware: it may be a node by declaration, by its turn, or by a rule."""

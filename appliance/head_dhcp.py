@@ -45,6 +45,8 @@ class Dhcp:
         self.counts: Counter[str] = Counter()
         # A known node asks for an address: its number, and whether it is its firmware that asks.
         self.heard: Callable[[int, bool], None] = lambda node_id, boots: None
+        # Every message, in and out, with the machine's card: for the flight recorder.
+        self.recorded: Callable[[str, str, bytes], object] = lambda mac, way, data: None
         self._available = _Names(available)
 
     def dhcp(
@@ -61,6 +63,7 @@ class Dhcp:
         if not request.from_client:
             self.counts["from another server"] += 1
             return ()
+        self.recorded(request.mac, "in", data)
         subnets = tuple(self.roster.addresses.subnets.values())
         subnet = choose(request, interface or self.config.interface, source[0], subnets)
         if subnet is None:
@@ -146,7 +149,9 @@ class Dhcp:
     def _packet(self, ask: Ask, reply: DhcpReply) -> list[tuple[bytes, Address]]:
         self.counts[reply.kind.name] += 1
         networks = [subnet.net for subnet in self.roster.addresses.subnets.values()]
-        return [(dhcp.build(reply), replies.destination(ask.request, reply, networks))]
+        packet = dhcp.build(reply)
+        self.recorded(reply.mac, "out", packet)
+        return [(packet, replies.destination(ask.request, reply, networks))]
 
     def _who(self, request: DhcpRequest, kind: Firmware) -> tuple[Node | None, Decision]:
         """The node of a request (a new one if it wants to boot), and whether it is answered."""

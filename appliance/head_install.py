@@ -49,6 +49,7 @@ class Installs:
         self.config = roster.config
         self.sessions = Sessions(roster)
         self.on_up: Callable[[Node], None] = lambda node: None
+        self.on_refused: Callable[[Node, str], object] = lambda node, text: None
         self.on_hello: Callable[[Node], object] = lambda node: None  # a machine nobody doubts has shown what it is
 
     # --- hello and waiting
@@ -200,6 +201,7 @@ class Installs:
 
     def _refuse(self, node: Node, text: str) -> Refused:
         self.roster.timeline.note(node.id, f"{text}; refused", "bad")
+        self.on_refused(node, text)
         return Refused(text)
 
     # --- reports

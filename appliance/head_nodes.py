@@ -108,7 +108,7 @@ class Nodes:
             "since": node.since,
             "since_seconds": max(0.0, now - node.since),
             "seen_seconds": max(0.0, now - node.last_seen),
-            "seconds_to": _seconds_to(node),
+            "seconds_to": seconds_to(node),
         }
 
     def _conflict(self, node: Node) -> str:
@@ -351,7 +351,7 @@ def _order(order: Order) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _seconds_to(node: Node) -> dict[str, float]:
+def seconds_to(node: Node) -> dict[str, float]:
     """Seconds of the last installation: to hello from power-on; to everything written and to the call home from
     power-on, or from the order if the machine stood waiting for it. What has not happened is left out."""
     if not node.started_at or not node.taken_at:

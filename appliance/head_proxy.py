@@ -52,4 +52,6 @@ class Proxy(Dhcp):
         reply = replies.proxy(request, subnet.head, ask.boot)
         self.counts[reply.kind.name] += 1
         networks = [known.net for known in self.roster.addresses.subnets.values()]
-        return [(dhcp.build(reply), replies.destination(request, reply, networks))]
+        packet = dhcp.build(reply)
+        self.recorded(request.mac, "out", packet)
+        return [(packet, replies.destination(request, reply, networks))]

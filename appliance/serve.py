@@ -29,6 +29,7 @@ from appliance.paths import Paths
 from appliance.store import Store
 from appliance.web import app
 from appliance.web.acceptance_api import AcceptanceApi
+from appliance.web.auditing import audited
 from appliance.web.boot import MAX_BODY, Boot
 from appliance.web.cluster_api import ClusterApi
 from appliance.web.declare_api import DeclareApi
@@ -41,6 +42,7 @@ from appliance.web.operator import Operator
 from appliance.web.packs import Packs
 from appliance.web.power_api import PowerApi
 from appliance.web.profile_api import ProfileApi
+from appliance.web.record_api import RecordApi
 from appliance.web.rule_api import RuleApi
 from appliance.web.secret_api import SecretApi
 from appliance.web.sites import Sites
@@ -155,13 +157,14 @@ def _sites(config: Config, head: Head, boot: Boot, packs: Packs, identity: keys.
         *PowerApi(head).routes(),
         *RuleApi(head).routes(),
         *NetworkApi(head).routes(),
+        *RecordApi(head).routes(),
         *AcceptanceApi(head).routes(),
         *live.operator_routes(),
     ]
     return Sites(
         app.application([*boot.routes(), *packs.routes()], MAX_BODY),
         app.application([*NodeApi(head).routes(), *live.routes()]),
-        app.application(operator),
+        app.application(operator, inside=[audited(head.audit)]),
         identity,
         config.http_port,
         config.https_port,

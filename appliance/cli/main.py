@@ -58,6 +58,8 @@ NOUNS = {
     "network": ("network", "command"),
     "cluster": ("cluster", "command"),
     "hook": ("hook", "command"),
+    "stats": ("record", "stats"),
+    "audit": ("record", "audit"),
     "probe": ("probe", "command"),
     "doctor": ("doctor", "command"),
     "service": ("unit", "command"),

@@ -11,6 +11,7 @@ VERBS = {
     "list": ("node_show", "list_"),
     "show": ("node_show", "show_"),
     "log": ("node_show", "log"),
+    "export": ("node_export", "export"),
     "add": ("node_declare", "add"),
     "load": ("node_declare", "load"),
     "order": ("node_declare", "order"),

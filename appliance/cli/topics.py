@@ -32,6 +32,7 @@ TOPICS = {
     "test": "whether the nodes work as a cluster, and who is slow",
     "power": "switching machines on and off from here: wake, IPMI, Redfish",
     "trouble": "a machine does not come up: where to look",
+    "record": "logs, one file about a node, statistics, who asked for what",
     "safety": "who may do what, and what is never done without an order",
     "upkeep": "a service at boot; backup, restore, a newer gild.pyz",
     "settings": "every setting, its flag, variable and default",

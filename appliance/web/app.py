@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from aiohttp import http_exceptions, web
 
@@ -20,6 +20,7 @@ MAX_BODY = 4 * 1024 * 1024  # bytes of a request's body; hello with hundreds of 
 BODY_TIME = 30.0  # seconds a request's body may take; aiohttp itself would wait for it for ever
 LINGER = 2.0  # seconds a client that was refused may go on sending, so that it gets to see the answer
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 Made = TypeVar("Made", bound=Callable[..., Awaitable[web.StreamResponse]])
 
 # HTTP statuses of errors, the one table (exit codes have theirs in appliance.errors).
@@ -86,9 +87,13 @@ def _error(status: int, kind: str, message: str, hint: str = "") -> web.Response
     return web.json_response({"error": kind, "message": message, "hint": hint}, status=status)
 
 
-def application(routes: Iterable[web.AbstractRouteDef], max_body: int = MAX_BODY) -> web.Application:
-    """One listener's application; a request's body has at most `max_body` bytes."""
-    app = web.Application(middlewares=[answer_errors], client_max_size=max_body)
+def application(
+    routes: Iterable[web.AbstractRouteDef], max_body: int = MAX_BODY, inside: Sequence[Middleware] = ()
+) -> web.Application:
+    """One listener's application; a request's body has at most `max_body` bytes. `inside` are middlewares that see
+    errors before they become answers."""
+    layers: list[Any] = [answer_errors, *inside]  # aiohttp's own type for them is a private one
+    app = web.Application(middlewares=layers, client_max_size=max_body)
     app.add_routes(list(routes))
     return app
 

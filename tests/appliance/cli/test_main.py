@@ -41,7 +41,7 @@ def test_all_nouns_of_the_manual_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "near"), [("nod", "node"), ("stat", "status"), ("node lst", "list"), ("image bild", "build"), ("zzz", "")]
+    ("typed", "near"), [("nod", "node"), ("statu", "status"), ("node lis", "list"), ("image bild", "build"), ("zz", "")]
 )
 def test_a_mistyped_command_is_told_the_nearest(typed: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(typed.split()) == 2

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -47,7 +48,7 @@ def test_every_error_with_an_exit_code_has_a_status() -> None:
             assert 400 <= app.status_of(kind("x")) <= 500
 
 
-def answers(handler: app.Handler, *requests: bytes, **options: int) -> list[tuple[int, bytes]]:
+def answers(handler: app.Handler, *requests: bytes, **options: Any) -> list[tuple[int, bytes]]:
     """Status and body of the answers to each of the raw requests, on a connection of its own each."""
 
     async def one(port: int, request: bytes) -> tuple[int, bytes]:
