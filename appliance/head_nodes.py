@@ -8,6 +8,7 @@ from typing import Any
 
 from appliance.errors import Unknown, Wrong
 from appliance.host_keys import HostKeys
+from appliance.makers import maker
 from appliance.roster import Roster
 from appliance.sessions import Sessions
 from appliance.timeline import Entry, clean
@@ -87,6 +88,7 @@ class Nodes:
             "address": node.address,
             "mac": node.mac,
             "macs": list(node.macs),
+            "maker": maker(node.mac),
             "uuid": node.uuid,
             "serial": node.serial,
             "machine": f"{facts.vendor} {facts.product}".strip() if facts else "",
