@@ -8,7 +8,21 @@ from importlib import import_module
 
 from tests.bench.rig import Rig, Row, write_json
 
-BENCHES = ("start", "size", "dhcp", "dns", "tftp", "http", "publish", "restore", "republish", "reimage", "capture")
+BENCHES = (
+    "start",
+    "size",
+    "dhcp",
+    "dns",
+    "tftp",
+    "http",
+    "publish",
+    "restore",
+    "republish",
+    "reimage",
+    "capture",
+    "storm",
+    "heartbeat",
+)
 
 
 def main(argv: list[str]) -> int:
