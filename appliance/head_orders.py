@@ -16,6 +16,7 @@ from netboot.order import LIFETIME, Order
 from netboot.profile import FINISHES, parse_rule
 
 if TYPE_CHECKING:
+    from images.manifest import Manifest
     from images.store import Store as Images
 
 # `install --all` means the machines that have no system of ours; one that is up is named by whoever wants it erased.
@@ -51,7 +52,8 @@ class Orders:
         """What `install` would do, definite. Raises as it does."""
         if finish is not None and finish not in FINISHES:
             raise Wrong(f"finish cannot be {finish[:40]!r}", "one of " + ", ".join(FINISHES))
-        return [self._choice(node, image, finish, disk) for node in self._chosen(refs)]
+        known: dict[str, tuple[Manifest, str]] = {}  # a rack mostly gets one image: it is looked at once
+        return [self._choice(node, image, finish, disk, known) for node in self._chosen(refs)]
 
     def cancel(self, refs: Sequence[str] | None) -> list[dict[str, Any]]:
         """Take orders back (None: all that are open). An installation that is running is told to stop at its next
@@ -91,10 +93,20 @@ class Orders:
                 raise Wrong(f"{node.label} is {node.state.value}", f"first: gild.pyz node cancel {node.label}")
         return chosen
 
-    def _choice(self, node: Node, image: str | None, finish: str | None, disk: str | None) -> Choice:
+    def _choice(
+        self,
+        node: Node,
+        image: str | None,
+        finish: str | None,
+        disk: str | None,
+        known: dict[str, tuple[Manifest, str]],
+    ) -> Choice:
         profile = self.roster.wanted(node).profile
-        manifest, digest = choose_image(self.images, image or profile.image, node.label)
-        refuse_damaged(self.images, manifest.ref)
+        wanted = image or profile.image
+        if wanted not in known:
+            known[wanted] = choose_image(self.images, wanted, node.label)
+            refuse_damaged(self.images, known[wanted][0].ref)
+        manifest, digest = known[wanted]
         self.overlays.check(node, manifest.ref, looked_into=not manifest.whole)
         rule = parse_rule(disk) if disk else profile.disk
         how = finish or profile.finish or self.roster.config.finish

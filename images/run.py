@@ -45,6 +45,7 @@ LAST_LINE = 4096  # bytes of one such line
 LONG_LINE = 1 << 16  # bytes of a line that is worked on; what is longer comes in pieces
 PIPE_SIZE = 1 << 20  # bytes; fs.pipe-max-size, the most a process without privileges may ask for
 GRACE = 5.0  # seconds between asking a program to end and killing it
+LOOK = 0.02  # seconds between two looks whether a program has ended
 FAILED_WAIT = 0.5  # seconds a program gets to say why its output made no sense
 
 
@@ -125,10 +126,12 @@ def stream(
         raise CommandFailed(f"{act or argv[0]}: {argv[0]} failed ({code}): {tail(b''.join(last))}")
 
 
-def _started(argv: Sequence[str], stdin: int, env: Mapping[str, str] | None, act: str) -> subprocess.Popen[bytes]:
+def _started(
+    argv: Sequence[str], stdin: int, env: Mapping[str, str] | None, act: str, bare: bool = False
+) -> subprocess.Popen[bytes]:
     """A program with its merged output in a pipe. Its group is its own: what it started holds the pipe open too, and
     would be waited for."""
-    full = _environment(argv, env, act)
+    full = _environment(argv, env, act, bare)
     try:
         return subprocess.Popen(
             argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=full, process_group=0
@@ -178,17 +181,19 @@ def beside(
     *,
     input: bytes | None = None,  # noqa: A002  # the name subprocess uses
     env: Mapping[str, str] | None = None,
+    bare: bool = False,
     act: str = "",
 ) -> Iterator[Callable[[float], int | None]]:
     """Run `argv` beside this process for as long as the block lasts; then it is ended with all it started.
 
     A thread hands each line of its merged output to `on_line`, which must not raise. Without `input` the program has an
     empty one, which ends when this process ends, however that happens: one that watches its input never outlives it.
-    Yields wait(seconds), which gives the exit code once it has ended within that time, or None.
+    `bare` gives it `env` alone, nothing of this process's environment. Yields wait(seconds), which gives the exit code
+    once it has ended within that time, or None; what it started and left running has ended then too.
     Raises ToolMissing, CommandFailed if it cannot be started.
     """
     with _given(input or b"") as given:
-        proc = _started(argv, subprocess.PIPE if input is None else given.fileno(), env, act)
+        proc = _started(argv, subprocess.PIPE if input is None else given.fileno(), env, act, bare)
     assert proc.stdout is not None
     output = proc.stdout
 
@@ -197,11 +202,16 @@ def beside(
             on_line(line.decode("utf-8", "replace").rstrip())
 
     def wait(seconds: float) -> int | None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = proc.wait(seconds)
-            reader.join(GRACE)
-            return code
-        return None
+        end = time.monotonic() + seconds
+        while proc.returncode is None and not _has_ended(proc):
+            if time.monotonic() >= end:
+                return None
+            time.sleep(LOOK)
+        if proc.returncode is None:
+            _kill_group(proc)  # as long as it was not waited for, its number is nobody else's
+        code = proc.wait()
+        reader.join(GRACE)
+        return code
 
     reader = threading.Thread(target=read, name="beside", daemon=True)
     with proc:
@@ -294,9 +304,9 @@ def _given(data: bytes) -> Iterator[IO[bytes]]:
         yield given
 
 
-def _environment(argv: Sequence[str], env: Mapping[str, str] | None, act: str) -> dict[str, str]:
+def _environment(argv: Sequence[str], env: Mapping[str, str] | None, act: str, bare: bool = False) -> dict[str, str]:
     """What the program sees; raises ToolMissing if it is not to be found there."""
-    full = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
+    full = {**({} if bare else os.environ), "LC_ALL": "C.UTF-8", **(env or {})}
     # `su` without a dash leaves root with a user's PATH, where Debian keeps neither mke2fs nor losetup.
     full["PATH"] = ":".join(part for part in (full.get("PATH", os.defpath), "/usr/sbin", "/sbin") if part)
     if shutil.which(argv[0], path=full["PATH"]) is None:
@@ -316,13 +326,26 @@ def _end_group(proc: subprocess.Popen[bytes]) -> None:
     """Ask the program and what it started to end (it may have mounts to undo), then make them."""
     if proc.returncode is not None:
         return  # waited for: the number may belong to somebody else by now
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(proc.pid, signal.SIGTERM)
-        for _ in range(int(GRACE / 0.05)):
-            if os.waitid(os.P_PID, proc.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+        for _ in range(int(GRACE / LOOK)):
+            if _has_ended(proc):
                 break
-            time.sleep(0.05)
+            time.sleep(LOOK)
+    _kill_group(proc)
+
+
+def _kill_group(proc: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(proc.pid, signal.SIGKILL)
+
+
+def _has_ended(proc: subprocess.Popen[bytes]) -> bool:
+    """Whether the program has ended, without waiting for it: its number stays its own."""
+    try:
+        return os.waitid(os.P_PID, proc.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def tail(output: bytes, lines: int = 3, width: int = 400) -> str:

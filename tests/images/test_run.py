@@ -260,6 +260,32 @@ def test_its_end_and_all_it_said_are_known_together() -> None:
         assert wait(0) == 3
 
 
+def test_what_it_leaves_running_ends_with_it() -> None:
+    lines: list[str] = []
+    with beside(["sh", "-c", "sleep 600 & echo $!"], lines.append) as wait:
+        assert wait(20) == 0
+        wait_until(lambda: _gone(int(lines[0])))
+
+
+def _gone(pid: int) -> bool:
+    """Ended, whether or not somebody has waited for it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GILD_TEST", "secret")
+    lines: list[str] = []
+    with beside(["env"], lines.append, env={"A": "b"}, bare=True) as wait:
+        assert wait(20) == 0
+    assert {line.partition("=")[0] for line in lines} == {"A", "LC_ALL", "PATH"}
+    with beside(["env"], lines.append) as wait:
+        assert wait(20) == 0
+    assert "GILD_TEST=secret" in lines
+
+
 def test_its_input_ends_with_this_process(tmp_path: Path) -> None:
     """The one in the middle is killed, so that it cannot end anything; the one below it learns it by its input."""
     gone = tmp_path / "gone"

@@ -53,7 +53,7 @@ def test_a_service_where_there_can_be_one() -> None:
         ((ETH1,), {"interface": "eth9"}, "there is no interface eth9"),
         ((replace(ETH1, address=""),), {}, "has no address"),
         ((replace(ETH1, up=False),), {}, "eth1 is down"),
-        ((ETH0,), {}, "192.168.7.1"),
+        ((ETH0,), {"dhcp": "authority"}, "192.168.7.1"),
         ((ETH1,), {"range": "10.21.0.1-10.21.0.9"}, "not in 10.20.0.0/24"),
     ],
 )
@@ -61,6 +61,13 @@ def test_what_keeps_a_head_from_serving(wires: tuple[Wire, ...], answers: dict[s
     facts = replace(FRESH, wires=wires)
     stop = stopped(STEP.problems(facts, net(**answers)))
     assert stop is not None and said in stop.text and stop.hint
+
+
+def test_beside_another_server_it_proposes_to_be_the_proxy() -> None:
+    facts = replace(FRESH, wires=(ETH0,))
+    assert stopped(STEP.problems(facts, {})) is None
+    (act,) = STEP.plan(facts, {}).acts
+    assert " --dhcp proxy" in " ".join(act.words)
 
 
 def test_a_cable_that_is_out_is_only_told() -> None:

@@ -16,7 +16,7 @@ from tests.appliance.wizard.test_unattended import wizard
 
 pytestmark = pytest.mark.root
 RANGE = "10.77.0.100-10.77.0.150"
-NETWORK = ((r"Interface \[1\]: ", ""), ("Addresses .*: ", RANGE), ("Domain .*: ", ""),
+NETWORK = ((r"Interface \[1\]: ", ""), ("Addresses .*: ", RANGE), (r"Role \[1\]: ", ""), ("Domain .*: ", ""),
            ("Forward .*: ", ""), ("Start it .*: ", ""))  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_a_whole_conversation_left_and_gone_on_with(fresh: Served, tree: Path, t
 def test_ctrl_c_and_end_of_input_give_the_terminal_back(fresh: Served, tmp_path: Path, columns: int) -> None:
     with talk(fresh, columns, tmp_path) as person:
         person.reply((r"Interface \[1\]: ", ""), ("Addresses .*: ", RANGE))
-        person.hear("Domain .*: ")
+        person.hear("Role .*: ")
         os.write(person.fd, b"\x03")
         person.hear("interrupted")
         assert person.end() == 130
