@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance import __version__
 from appliance.audit import GILD, Audit, asking
+from appliance.clock import Clock
 from appliance.cluster.scheduler import found
 from appliance.config import Config
 from appliance.head_acceptance import Acceptance
@@ -45,7 +46,7 @@ from appliance.head_services import Services
 from appliance.host_keys import HostKeys
 from appliance.paths import Paths
 from appliance.recorder import Recorder
-from appliance.roster import Clock, Roster
+from appliance.roster import Roster
 from appliance.sightings import Server
 from appliance.store import Store
 from netboot.node import Event, Node, overdue
@@ -106,7 +107,7 @@ class Head:
         self.proxied = self._dhcp.proxied if isinstance(self._dhcp, Proxy) else None
         self.script = self._boots.script
         self.grub_cfg = self._boots.grub_cfg
-        self.zone = self.roster.zone
+        self.zone = self.roster.zones.zone
         # Agents and installed systems
         self.hello = self._installs.hello
         self.next = self._installs.next
@@ -208,6 +209,7 @@ class Head:
             "dhcp": dict(sorted(self._dhcp.counts.items())),
             "foreign": [asdict(server) for server in self.foreign()],
             "services": self._services.rows(),
+            "hooks": self._hooks.counts(),
             "problem": self.store.problem,
         }
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from netboot.node import Event, Node
 log = logging.getLogger("gild")
 
 AT_ONCE = 4  # hooks that run
+STARTED = 64  # nodes with an event that is being told, most of them before the next try of a hook that failed
 MOST = 1000  # events that wait to be told
 PAUSES = (2.0, 10.0)  # seconds before a hook that failed is run again
 FRESH = 5.0  # seconds for which it is remembered whether a hook may be run
@@ -33,6 +34,7 @@ STOP_SECONDS = 1.5  # a hook gets to end when the head does
 class Told:
     """One event that waits."""
 
+    node_id: int
     event: str
     message: bytes
 
@@ -44,9 +46,10 @@ class Hooks:
         """`folder` is hooks.d, which may be missing."""
         self.roster, self.folder = roster, folder
         self.pauses: tuple[float, ...] = PAUSES
-        self._waiting: OrderedDict[int, deque[Told]] = OrderedDict()
-        self._count = 0
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._waiting: OrderedDict[int, Told] = OrderedDict()  # by number, the oldest first
+        self._number = 0
+        self._dropped = 0
+        self._busy: set[int] = set()  # nodes of which something is being told
         self._wake: asyncio.Event | None = None
         self._running: set[Future[Outcome]] = set()
         self._stop = threading.Event()
@@ -62,15 +65,22 @@ class Hooks:
         node = after or before
         if not name or node is None or not self._chosen(name):
             return
-        if self._count >= MOST:
-            if node.id in self.roster.nodes:
-                self.roster.timeline.note(node.id, f"no hook is told of {name}: {MOST} events wait already", "warn")
-            return
+        while len(self._waiting) >= MOST:
+            self._drop(self._waiting.popitem(last=False)[1])
         message = json.dumps(self._message(name, node, before)).encode()
-        self._waiting.setdefault(node.id, deque()).append(Told(name, message))
-        self._count += 1
+        self._number += 1
+        self._waiting[self._number] = Told(node.id, name, message)
         if self._wake is not None:
             self._wake.set()
+
+    def _drop(self, told: Told) -> None:
+        # The oldest: whoever follows the site's machines by hooks wants to end with what is so now.
+        if not self._dropped:
+            log.warning("%d events wait for hooks: of the oldest none is told any more", MOST)
+        self._dropped += 1
+        if told.node_id in self.roster.nodes:
+            text = f"no hook is told of {told.event}: more than {MOST} events wait"
+            self.roster.timeline.note(told.node_id, text, "warn")
 
     def _chosen(self, event: str) -> list[Hook]:
         # Thousands of machines may come at once: two looks at a folder's time, not fifteen folders read.
@@ -81,11 +91,12 @@ class Hooks:
             self._known[event] = times, now, chosen
         return chosen
 
-    def _message(self, event: str, node: Node, before: Node | None) -> dict[str, Any]:
+    def _message(self, event: str, node: Node, before: Node | None, trial: bool = False) -> dict[str, Any]:
         config = self.roster.config
         return {
             "event": event,
             "at": self.roster.clock.wall(),
+            "trial": trial,
             "node": hooks.described(node),
             "before": hooks.described(before) if before is not None else None,
             "head": {"address": config.address, "domain": config.domain, "state": config.state},
@@ -93,14 +104,21 @@ class Hooks:
 
     # --- people
 
-    def hook_message(self, event: str, ref: str) -> dict[str, Any]:
-        """What a hook would be told of `event` for a node as it is now. Raises Unknown, Wrong."""
+    def counts(self) -> dict[str, int]:
+        """Events that wait, nodes of which one is being told, and events nobody was told of since the head began."""
+        return {"waiting": len(self._waiting), "telling": len(self._busy), "dropped": self._dropped}
+
+    def hook_message(self, event: str, ref: str = "") -> dict[str, Any]:
+        """What a hook would be told of `event` for a node as it is now, without `ref` for a node that does not exist.
+        Raises Unknown, Wrong."""
         if event not in EVENTS:
             raise Wrong(f"there is no event {clean(event)[:40]!r}", f"events: {', '.join(EVENTS)}")
+        if not ref:
+            return self._message(event, hooks.EXAMPLE, hooks.EXAMPLE, trial=True)
         chosen = self.roster.select([ref])
         if len(chosen) != 1:
             raise Unknown(f"{clean(ref)[:80]!r} are {len(chosen)} nodes", "name one")
-        return self._message(event, chosen[0], chosen[0])
+        return self._message(event, chosen[0], chosen[0], trial=True)
 
     # --- telling
 
@@ -110,10 +128,9 @@ class Hooks:
         turns = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
             while True:
-                for node_id in self._waiting:
-                    if node_id not in self._tasks:
-                        self._tasks[node_id] = group.create_task(self._node(node_id, turns))
                 self._wake.clear()
+                for told in self._next():
+                    group.create_task(self._tell(told, turns))
                 await self._wake.wait()
 
     async def close(self) -> None:
@@ -123,22 +140,31 @@ class Hooks:
         if running:
             await asyncio.wait(running, timeout=STOP_SECONDS)
 
-    async def _node(self, node_id: int, turns: asyncio.Semaphore) -> None:
-        """All events of one node that wait, one after the other."""
-        waiting = self._waiting[node_id]
-        try:
-            while waiting:
-                told = waiting[0]
-                for hook in self._chosen(told.event):
-                    await self._one(node_id, hook, told, turns)
-                waiting.popleft()
-                self._count -= 1
-        finally:
-            # No wait between the last look at the queue and this: nothing is forgotten in it.
-            self._waiting.pop(node_id, None)
-            self._tasks.pop(node_id, None)
+    def _next(self) -> list[Told]:
+        """The oldest that waits of each node that is not busy, as many as there is room for; these are busy now."""
+        begun = []
+        for number, told in list(self._waiting.items()):
+            if len(self._busy) >= STARTED:
+                break
+            if told.node_id not in self._busy:
+                self._busy.add(told.node_id)
+                begun.append(self._waiting.pop(number))
+        return begun
 
-    async def _one(self, node_id: int, hook: Hook, told: Told, turns: asyncio.Semaphore) -> None:
+    async def _tell(self, told: Told, turns: asyncio.Semaphore) -> None:
+        """One event to all of its hooks, one after the other."""
+        try:
+            for hook in self._chosen(told.event):
+                await self._one(hook, told, turns)
+        except Exception:
+            # Whatever goes wrong here, nodes are installed.
+            log.exception("node %d: hooks at %s", told.node_id, told.event)
+        finally:
+            self._busy.discard(told.node_id)
+            if self._wake is not None:
+                self._wake.set()
+
+    async def _one(self, hook: Hook, told: Told, turns: asyncio.Semaphore) -> None:
         """One hook, again after a pause if it fails."""
         for pause in (*self.pauses, None):
             async with turns:
@@ -151,7 +177,7 @@ class Hooks:
                 finally:
                     if run.done():
                         self._running.discard(run)
-            self._record(node_id, hook, told.event, outcome, pause)
+            self._record(told.node_id, hook, told.event, outcome, pause)
             if not outcome.why or pause is None:
                 return
             await asyncio.sleep(pause)

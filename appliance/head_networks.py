@@ -51,7 +51,7 @@ class Networks:
                 addresses.set_aside(subnet.name, error.message)
             else:
                 addresses.subnets[subnet.name] = here
-        self.roster.renumbered()
+        self.roster.zones.stale()
 
     def networks(self) -> list[dict[str, Any]]:
         """All networks, the main one first, with what is used of each; `trouble` is why one is not served."""
@@ -84,7 +84,7 @@ class Networks:
             addresses.pool.remove(name)
             raise
         addresses.subnets[name] = subnet
-        self.roster.renumbered()
+        self.roster.zones.stale()
         return self._row(name)
 
     def _described(self, name: str, given: Mapping[str, Any]) -> Subnet:
@@ -131,7 +131,7 @@ class Networks:
             addresses.pool.change(before, now)
             raise
         addresses.subnets[name] = after
-        self.roster.renumbered()
+        self.roster.zones.stale()
         return {**self._row(name), "lost": lost}
 
     async def remove(self, name: str) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class Networks:
         await self.detach(subnet)
         del addresses.subnets[name]
         addresses.pool.remove(name)
-        self.roster.renumbered()
+        self.roster.zones.stale()
         return {"name": name}
 
     def _find(self, name: str) -> Subnet:

@@ -12,6 +12,7 @@ from appliance.cluster.inventory import Inventory, machine_of
 from appliance.cluster.services import SERVICES, Wanted
 from appliance.power.crew import Crew
 from appliance.roster import Roster
+from appliance.timeline import clean
 from images.errors import GildError
 from netboot.node import Event, Node
 
@@ -111,6 +112,10 @@ class Services:
             text, ok = await asyncio.wrap_future(self._crew.submit(lambda: self._tell(name, inventory))), True
         except GildError as error:
             text, ok = error.message, False
+        except Exception as error:
+            # A service's file may hold what nobody has thought of; nodes are installed all the same.
+            log.exception("service %s", name)
+            text, ok = f"{type(error).__name__}: {clean(str(error))[:200]}", False
         (log.info if ok else log.error)("service %s: %s", name, text)
         self._said[name] = {"at": self.roster.clock.wall(), "ok": ok, "text": text}
         return ok

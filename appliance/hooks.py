@@ -38,8 +38,11 @@ EVENTS = {
     "changed": "its profile or groups have changed",
     "removed": "it was forgotten",
 }
+# Whom a hook is told of that is tried out without a node; RFC 5737 has the address.
+EXAMPLE = Node(0, State.UP, name="example", macs=("02:00:00:00:00:01",), address="192.0.2.1")
 SECONDS = 60.0  # a hook may take
 MOST_LINES = 20  # of a hook's output that are kept
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LOOK = 0.1  # seconds between two looks whether it is to be stopped
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # no file that an editor or dpkg has left: .x.swp, x~
 _LEFT = (".bak", ".orig", ".rej", ".swp", ".dpkg-old", ".dpkg-dist", ".dpkg-new", ".rpmsave", ".rpmnew")
@@ -76,7 +79,7 @@ def found(folder: Path) -> list[Hook]:
             entries = list(os.scandir(folder / event))
         except OSError:
             continue
-        hooks += [Hook(Path(entry.path), event, _problem(entry)) for entry in entries if _is_one(entry, event)]
+        hooks += [Hook(Path(entry.path), event, problem(Path(entry.path))) for entry in entries if _is_one(entry, event)]
     return sorted(hooks, key=lambda hook: (hook.path.name, hook.event))
 
 
@@ -97,27 +100,43 @@ def _is_one(entry: os.DirEntry[str], event: str) -> bool:
     return bool(_NAME.fullmatch(entry.name)) and not entry.name.endswith(_LEFT)
 
 
-def _problem(entry: os.DirEntry[str]) -> str:
-    """Why it is not run, "" if it is. What others than root may write to would make them root."""
+def problem(path: Path) -> str:
+    """Why the hook of that path is not run, "" if it is. Whoever may change it, or put another in its place, would be
+    root by it: it, the folder it lies in and, of a link, the folder that leads to are root's, and nobody else's."""
     try:
-        status = entry.stat()
+        real = path.resolve(strict=True)
+        status = real.stat()
+        folders = {folder: folder.stat() for folder in (path.parent, real.parent)}
     except OSError as error:
         return error.strerror or "cannot be looked at"
+    except RuntimeError:  # until Python 3.13, for links that lead in a circle
+        return "leads in a circle"
     if stat.S_ISDIR(status.st_mode):
         return "is a folder, and no event is called that"
     if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
         return "is not executable: chmod +x"
-    if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
+    if _is_open(status):
         return "can be changed by others than root: chown root, chmod go-w"
+    for folder, its in folders.items():
+        if _is_open(its):
+            return f"can be replaced by others than root: chown root, chmod go-w {clean(str(folder))}"
     return ""
+
+
+def _is_open(status: os.stat_result) -> bool:
+    return bool(status.st_mode & 0o022) or status.st_uid not in (0, os.geteuid())
 
 
 def run_hook(
     hook: Hook, event: str, told: bytes, stop: threading.Event, seconds: float = SECONDS, state: str = ""
 ) -> Outcome:
     """Run a hook to its end, at most `seconds`; then it is ended with all that it has started, as it is when `stop` is
-    set. `told` is its input, `state` the state directory it finds in GILD_STATE. Never raises."""
+    set. `told` is its input, `state` the state directory it finds in GILD_STATE; nothing else of the head's own
+    environment is its affair. Never raises."""
     lines: list[str] = []
+    why = problem(hook.path)  # it may have changed while it waited for its turn
+    if why:
+        return Outcome(why, (), 0.0)
 
     def keep(line: str) -> None:
         if len(lines) <= MOST_LINES:
@@ -125,12 +144,13 @@ def run_hook(
 
     begun = time.monotonic()
     try:
-        with beside([str(hook.path), event], keep, input=told, env={"GILD_STATE": state}, act=hook.name) as wait:
+        env = {"PATH": PATH, "HOME": "/root", "GILD_STATE": state}
+        with beside([str(hook.path), event], keep, input=told, env=env, bare=True, act=hook.name) as wait:
             code = None
             while code is None and time.monotonic() < begun + seconds and not stop.is_set():
                 code = wait(LOOK)
-    except GildError as error:
-        return Outcome(error.message, tuple(lines), time.monotonic() - begun)
+    except (GildError, OSError, RuntimeError) as error:  # too many files, no more threads
+        return Outcome(clean(str(getattr(error, "message", error))), tuple(lines), time.monotonic() - begun)
     if code is None:
         why = "was ended, as the head stops" if stop.is_set() else f"did not end within {seconds:.0f} s and was ended"
     else:

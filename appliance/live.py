@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from appliance.clock import Clock
 from appliance.errors import Unknown, Wrong
 from appliance.pasted import Pin, line, pin, python_line, script
-from appliance.roster import Clock
 from images.errors import Busy, GildError
 from images.sources.client import choose, new_mark, read_facts, reading
 from images.sources.leftout import Wishes, check_wishes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,13 +10,15 @@ from typing import Any
 
 from appliance import rows
 from appliance.addresses import Addresses
+from appliance.clock import Clock
 from appliance.config import Config
 from appliance.errors import Unknown
+from appliance.groups import members
 from appliance.store import Statement, Store
 from appliance.timeline import Timeline, clean
+from appliance.zones import Zones
 from images.errors import GildError
 from netboot import identity, noderange
-from netboot.dns import Zone
 from netboot.identity import Sighting, Verdict
 from netboot.lease import LeaseInvalid
 from netboot.node import CloseOrder, Event, Node, Record, State, step
@@ -25,26 +26,11 @@ from netboot.order import Order, close
 from netboot.profile import DEFAULT, Profile, ProfileInvalid
 from netboot.wanted import Wanted, wanted
 
-SERVICES = {"_slurmctld._tcp": 6817}  # Slurm's own default (slurm.conf(5), SlurmctldPort)
 # Told of a node as it was and as it is (None: it was not, it is no more) and what happened to it; None for a change by
 # people. Never waits, never raises.
 Listener = Callable[[Node | None, Node | None, Event | None], None]
 
 MAX_STRANGERS = 1000  # machines in the waiting room; past it the one unseen for longest makes room
-
-
-class Clock:
-    """Two clocks: `wall` for people, `steady` for everything that is compared. Steady time begins as wall time and
-    then only follows the machine's uptime, so a head that corrects its clock by a year loses no lease and no order."""
-
-    def __init__(self, wall: Callable[[], float] = time.time, uptime: Callable[[], float] = time.monotonic) -> None:
-        self.wall = wall
-        self._uptime = uptime
-        self._offset = wall() - uptime()
-
-    def steady(self) -> float:
-        """Seconds since 1970 by the wall clock of the start."""
-        return self._uptime() + self._offset
 
 
 class Roster:
@@ -65,9 +51,7 @@ class Roster:
         self._dirty_facts: set[int] = set()
         self._dirty_orders: set[int] = set()
         self._resave = False
-        self._zone: Zone | None = None
-        self._zones: dict[str, Zone] = {}  # the same, for each address of the head
-        self._serial = int(clock.wall())
+        self.zones = Zones(config, self.addresses, self.sorted, int(clock.wall()))
         self.listeners: list[Listener] = []
         # Whose card an address is; only where another server gives the addresses.
         self.neighbour: Callable[[str], str] | None = None
@@ -141,25 +125,7 @@ class Roster:
         return [node.name for node in self.sorted() if node.name]
 
     def _group(self, name: str) -> list[str]:
-        """The members of @all, @GROUP, @profile:NAME, @image:NAME or @state:NAME. Raises Unknown."""
-        if name == "all":
-            return self._approved()
-        kind, colon, value = name.partition(":")
-        if not colon:
-            known = sorted({group for node in self.nodes.values() for group in node.groups})
-            members = [node.label for node in self.sorted() if name in node.groups]
-        else:
-            of = _GROUPINGS.get(kind)
-            known = (
-                sorted(f"{kind}:{of(node)}" for node in self.nodes.values()) if of else [f"{k}:" for k in _GROUPINGS]
-            )
-            members = [node.label for node in self.sorted() if of and of(node) == value]
-            if kind == "state" and value in list(State):
-                return members  # a state nobody is in is no slip of the pen
-        if not members:
-            hint = f"groups: {', '.join(dict.fromkeys(['all', *known]))}"
-            raise Unknown(f"there is no group {clean(name)[:80]!r}", hint[:300])
-        return members
+        return members(name, self.sorted())
 
     def sorted(self) -> list[Node]:
         """All nodes: those with names by name, then the waiting room by number."""
@@ -268,7 +234,7 @@ class Roster:
         if before is node:
             return
         if before is None or (before.name, before.address) != (node.name, node.address):
-            self._zone = None
+            self.zones.stale()
         if before is None or before.facts is not node.facts:
             self._dirty_facts.add(node.id)
         self._put(node)
@@ -289,7 +255,7 @@ class Roster:
             table.pop(node.id, None)
         for pending in (self._dirty, self._dirty_facts, self._dirty_orders):
             pending.discard(node.id)
-        self._zone = None
+        self.zones.stale()
         self.timeline.forget(node.id)
         self.store.submit(rows.node_gone(node.id))
         self._tell(node, None)
@@ -317,33 +283,6 @@ class Roster:
         self.nodes[node.id] = node
 
     # --- names
-
-    def zone(self, head: str = "") -> Zone:
-        """Names and addresses of all approved nodes, and `head` as the head's own address (empty: the one in the main
-        network); a new value only when one has changed."""
-        if self._zone is None:
-            names = {node.name: node.address for node in self.sorted() if node.name and node.address}
-            # Behind the nodes, so that an address tells its node's name and not the other one.
-            names |= {name: to for name, to in self.config.more_names.items() if name not in names}
-            self._serial += 1
-            self._zone = Zone(
-                self.config.domain,
-                "head",
-                self.config.address,
-                names,
-                tuple(subnet.net for subnet in self.addresses.subnets.values()),
-                self._serial & 0xFFFFFFFF,
-                SERVICES if self.config.slurm == "on" else {},
-            )
-            self._zones = {self.config.address: self._zone}
-        head = head or self.config.address
-        if head not in self._zones:
-            self._zones[head] = replace(self._zone, head_ip=head)
-        return self._zones[head]
-
-    def renumbered(self) -> None:
-        """Networks have changed: names are answered for anew."""
-        self._zone = None
 
     def free_address(self, address: str) -> bool:
         """Whether a person may give this address to a node: in a network, not the head's, nobody else's."""
@@ -432,12 +371,6 @@ class Roster:
         """The waiting room, in the order of arrival."""
         return (node for node in sorted(self.nodes.values(), key=lambda n: n.id) if node.state is State.WAITING)
 
-
-_GROUPINGS: dict[str, Callable[[Node], str]] = {
-    "profile": lambda node: node.profile if node.name else "",
-    "image": lambda node: node.image.partition(":")[0],
-    "state": lambda node: node.state.value,
-}
 
 # Loaders and firmware ask several times for the same thing.
 _REPEATING = frozenset({Event.SEEN, Event.LOADER_SENT, Event.SCRIPT_SENT, Event.LOCAL_SENT, Event.HELLO})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from appliance.roster import Roster
@@ -11,7 +11,7 @@ from images.errors import GildError
 from netboot.node import Node
 from netboot.order import hashed
 
-MAX_SESSIONS = 5000
+MAX_SESSIONS = 20_000  # 24 MiB; fewer than there are nodes would push out agents that are about to ask for their plan
 MAX_PER_NODE = 4  # a stranger who claims a node's MAC pushes out other strangers, never the one that installs
 IDLE = 600.0  # seconds after which a session that says nothing is forgotten
 
@@ -22,9 +22,10 @@ class SessionUnknown(GildError):
     status = 401
 
 
-@dataclass
+@dataclass(slots=True)
 class Session:
-    """One boot of the installer. `trusted`: it speaks from the node's own address and shows the node's identity."""
+    """One boot of the installer. `trusted`: it speaks from the node's own address and shows the node's identity.
+    `seen`: when it was last asked for."""
 
     node_id: int
     mac: str
@@ -34,22 +35,23 @@ class Session:
 
 
 class Sessions:
-    """All of them, bounded."""
+    """All of them, bounded. Nothing here looks at every session or order: anybody may ask, with any secret."""
 
     def __init__(self, roster: Roster) -> None:
         self.roster = roster
-        self.table: dict[str, Session] = {}  # sha256 of the secret -> session
+        self.table: OrderedDict[str, Session] = OrderedDict()  # sha256 of the secret -> session, longest unseen first
         self._of_node: dict[int, list[str]] = {}
+        # Sessions that hold their node's order and are not in the table: an installation that was running when the
+        # head was restarted goes on in its old one.
+        held = ((order.session, order.node_id) for order in roster.orders.values() if order.session)
+        self._asleep: OrderedDict[str, int] = OrderedDict(held)
 
     def open(self, secret: str, node: Node, mac: str, trusted: bool) -> Session:
         """A new session for a node; the oldest of too many goes."""
         order = self.roster.orders.get(node.id)
         keep = order.session if order is not None else ""
         own = [key for key in self._of_node.get(node.id, ()) if key != keep]
-        crowd = own[: max(0, len(own) - MAX_PER_NODE + 1)]
-        if len(self.table) >= MAX_SESSIONS and not crowd:
-            crowd = [min(self.table, key=lambda key: self.table[key].seen)]
-        for key in crowd:
+        for key in own[: max(0, len(own) - MAX_PER_NODE + 1)]:
             self._drop(key)
         return self._add(hashed(secret), Session(node.id, mac, trusted, self.roster.clock.steady()))
 
@@ -59,6 +61,8 @@ class Sessions:
         session = self.table.get(key) or self._resumed(key)
         if session is None or session.node_id not in self.roster.nodes:
             raise SessionUnknown("the head does not know this session", "say hello again")
+        session.seen = self.roster.clock.steady()
+        self.table.move_to_end(key)
         return session
 
     def wake(self, node_id: int) -> None:
@@ -69,8 +73,8 @@ class Sessions:
     def tick(self) -> None:
         """Forget sessions that have gone silent."""
         limit = self.roster.clock.steady() - IDLE
-        for key in [key for key, session in self.table.items() if session.seen < limit]:
-            self._drop(key)
+        while self.table and next(iter(self.table.values())).seen < limit:
+            self._drop(next(iter(self.table)))
 
     def forget(self, node_id: int) -> None:
         """The node is gone; so are its sessions."""
@@ -78,6 +82,8 @@ class Sessions:
             self._drop(key)
 
     def _add(self, key: str, session: Session) -> Session:
+        while len(self.table) >= MAX_SESSIONS:
+            self._drop(next(iter(self.table)))
         self.table[key] = session
         self._of_node.setdefault(session.node_id, []).append(key)
         return session
@@ -89,11 +95,15 @@ class Sessions:
         keys.remove(key)
         if not keys:
             del self._of_node[session.node_id]
+        order = self.roster.orders.get(session.node_id)
+        if order is not None and order.session == key:
+            self._asleep[key] = session.node_id
+            while len(self._asleep) > MAX_SESSIONS:
+                self._asleep.popitem(last=False)
 
     def _resumed(self, key: str) -> Session | None:
-        """An installation that was running when the head was restarted goes on in its old session."""
-        for order in self.roster.orders.values():
-            node = self.roster.nodes.get(order.node_id)
-            if order.session and node is not None and hmac.compare_digest(order.session, key):
-                return self._add(key, Session(node.id, order.mac or node.mac, True, self.roster.clock.steady()))
-        return None
+        node = self.roster.nodes.get(self._asleep.pop(key, 0))
+        order = self.roster.orders.get(node.id) if node is not None else None
+        if node is None or order is None or order.session != key:
+            return None
+        return self._add(key, Session(node.id, order.mac or node.mac, True, self.roster.clock.steady()))

@@ -28,6 +28,7 @@ def command(site: Site, /, json_: bool) -> None:
             ("others", _foreign(status["foreign"])),
             ("nodes", ", ".join(f"{count} {state}" for state, count in status["nodes"].items()) or "none seen yet"),
             *(("service", _service(row)) for row in status["services"]),
+            ("hooks", _hooks(status["hooks"])),
         ]
     )
     return None
@@ -44,6 +45,13 @@ def _service(row: dict[str, Any]) -> str:
     when = f" ({show.clock(row['at'])})" if row["at"] else ""
     text = f"{row['name']}: {show.safe(row['text'])}{when}"
     return text if row["ok"] else f"[red]{text}[/]"
+
+
+def _hooks(counts: dict[str, int]) -> str:
+    """What has not been told to hooks, if there is anything."""
+    late = [f"{counts['waiting']} events wait"] if counts["waiting"] else []
+    lost = [f"[red]{counts['dropped']} were told to nobody[/], as too many waited"] if counts["dropped"] else []
+    return ", ".join(late + lost)
 
 
 def _foreign(servers: list[dict[str, Any]]) -> str:

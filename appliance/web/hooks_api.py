@@ -15,8 +15,9 @@ class HooksApi:
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """What can be asked."""
-        return [web.get("/hooks/{event}/{ref}", self.message)]
+        return [web.get("/hooks/{event}", self.message), web.get("/hooks/{event}/{ref}", self.message)]
 
     async def message(self, request: web.Request) -> web.Response:
-        """The message of an event for a node as it is now."""
-        return web.json_response(self.head.hook_message(request.match_info["event"], request.match_info["ref"]))
+        """The message of an event for a node as it is now, or for one that does not exist."""
+        asked = request.match_info
+        return web.json_response(self.head.hook_message(asked["event"], asked.get("ref", "")))

@@ -10,10 +10,10 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
 
+from appliance.clock import Clock
 from appliance.config import parse
 from appliance.head import Head
 from appliance.host_keys import HostKeys
-from appliance.roster import Clock
 from appliance.store import Store
 from images.errors import NotFound
 from images.manifest import Manifest, Partition, Run
