@@ -252,7 +252,6 @@ class Captures:
 
     def _running(self, secret: str) -> tuple[Session, Capture]:
         session = self.sessions.find(secret)
-        session.seen = self.roster.clock.steady()
         capture = self.running.get(session.node_id)
         node = self.roster.nodes.get(session.node_id)
         if capture is None or node is None or not session.trusted or not _same(capture.order, secret):

@@ -123,7 +123,6 @@ class Installs:
         order, now = self.roster.orders.get(node.id), self.roster.clock.steady()
         decision = decide(node, Asks.ORDERS, order, now, unknown=self.config.unknown, trusted=session.trusted)
         session.wake.clear()
-        session.seen = now
         if session.trusted:
             self.roster.touch(node.id)
             if decision.fail:
@@ -209,8 +208,7 @@ class Installs:
     def report(self, report: Report) -> Ack:
         """How an installation goes. Repeats and late ones are harmless. Raises SessionUnknown."""
         session = self.sessions.find(report.session)
-        node, now = self.roster.nodes[session.node_id], self.roster.clock.steady()
-        session.seen = now
+        node = self.roster.nodes[session.node_id]
         if session.trusted or node.state is State.WAITING:
             self.roster.timeline.machine_log(node.id, tuple(line for line in report.lines if line.strip()))
         order = self.roster.orders.get(node.id)

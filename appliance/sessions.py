@@ -11,7 +11,7 @@ from images.errors import GildError
 from netboot.node import Node
 from netboot.order import hashed
 
-MAX_SESSIONS = 20_000  # 24 MiB; fewer than there are nodes would push out agents that are about to ask for their plan
+MAX_SESSIONS = 20_000  # 25 MiB; fewer than there are nodes would push out agents that are about to ask for their plan
 MAX_PER_NODE = 4  # a stranger who claims a node's MAC pushes out other strangers, never the one that installs
 IDLE = 600.0  # seconds after which a session that says nothing is forgotten
 
