@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from appliance.firewall import blocked, opening
+from netboot.dhcp import PROXY_PORT
 from netboot.firmware import LADDER, SECURE
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def diagnose(facts: Facts) -> list[Finding]:
 def wanted_ports(config: Config | None) -> dict[tuple[str, int], str]:
     """(protocol, port) of everything `serve` opens to nodes, and what for."""
     http, https = (config.http_port, config.https_port) if config else (80, 443)
-    return {**OPENED, ("tcp", http): "boot files and images", ("tcp", https): "installers"}
+    late = {("udp", PROXY_PORT): "proxyDHCP"} if config is not None and config.dhcp == "proxy" else {}
+    return {**OPENED, **late, ("tcp", http): "boot files and images", ("tcp", https): "installers"}
 
 
 def _rights(facts: Facts) -> Iterator[Finding]:
@@ -184,8 +186,8 @@ def _ports(facts: Facts) -> Iterator[Finding]:
                 level = "note" if tried else "warning"
                 where = ", on another interface" if tried else ""
                 yield Finding(name, level, f"{_who(held)} has it{where}", "" if tried else _stop(held, protocol, port))
-    proxies = [held for held in facts.holders if (held.protocol, held.port) == ("udp", 4011)]
-    for held in proxies:
+    proxies = [held for held in facts.holders if (held.protocol, held.port) == ("udp", PROXY_PORT)]
+    for held in proxies if ("udp", PROXY_PORT) not in wanted else ():
         quiet = False
         yield Finding(
             "UDP port 4011", "warning", f"{_who(held)} is there: a second boot server for the same machines",
@@ -228,6 +230,9 @@ def _firewall(facts: Facts) -> Iterator[Finding]:
 def _foreign(facts: Facts) -> Iterator[Finding]:
     if facts.foreign_trouble:
         yield Finding("other DHCP servers", "warning", f"could not look: {facts.foreign_trouble}", "run it with sudo")
+    if facts.config is not None and facts.config.dhcp == "proxy" and facts.foreign is not None:
+        yield from _beside(facts)
+        return
     for server in facts.foreign or ():
         if server.kind == "boot":
             yield Finding(
@@ -241,6 +246,19 @@ def _foreign(facts: Facts) -> Iterator[Finding]:
             )  # fmt: skip
     if facts.foreign == ():
         yield Finding("other DHCP servers", "ok", f"none answers on {facts.interface}")
+
+
+def _beside(facts: Facts) -> Iterator[Finding]:
+    """In proxy mode somebody else has to give the addresses."""
+    givers = [server for server in facts.foreign or () if server.kind != "boot"]
+    if givers:
+        found = f"{givers[0]} on {facts.interface}; this head says what to boot"
+        yield Finding("other DHCP servers", "ok", found)
+    else:
+        yield Finding(
+            "other DHCP servers", "error", f"nobody on {facts.interface} gives addresses, and dhcp = proxy",
+            "start that server, or let this head give them: serve --dhcp authority",
+        )  # fmt: skip
 
 
 def _clock(facts: Facts) -> Iterator[Finding]:

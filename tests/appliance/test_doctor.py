@@ -45,6 +45,10 @@ def test_a_sound_machine_has_nothing_to_mend() -> None:
     assert "udp/67" in text and "10.1.0.1/16" in text and "none answers on eth0" in text and "100.0 GiB" in text
 
 
+def test_as_a_proxy_the_other_server_is_wanted() -> None:
+    assert wrong(config=replace(CONFIG, dhcp="proxy"), foreign=(OTHER,)) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "level", "found", "fix"),
     [
@@ -60,6 +64,7 @@ def test_a_sound_machine_has_nothing_to_mend() -> None:
         ({"bridge_delay": 15.0}, "warning", "30 s", "stp_state 0"),
         ({"foreign": (OTHER,)}, "error", "10.1.0.9", "stop it"),
         ({"foreign": (replace(OTHER, kind="boot", offered=""),)}, "warning", "boot files only", "stop it"),
+        ({"config": replace(CONFIG, dhcp="proxy")}, "error", "nobody on eth0 gives addresses", "--dhcp authority"),
         ({"foreign": None, "foreign_trouble": "no root"}, "warning", "no root", "sudo"),
         ({"wall": 3600.0}, "error", "1970", "date -u"),
         ({"wall": 1e10}, "error", "2286", "date -u"),

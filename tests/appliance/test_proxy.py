@@ -144,6 +144,14 @@ def test_a_rom_gets_its_address_there_and_its_file_here(lan: Wire, name: str) ->
     assert ours.options[dhcp.BOOT_FILE] and not {dhcp.LEASE, dhcp.MASK, dhcp.ROUTER} & set(ours.options)
 
 
+def test_http_boot_is_told_the_url(lan: Wire) -> None:
+    data = bytearray(packet("ovmf-http-discover"))
+    data[10] |= 0x80
+    ours = next(answer for answer in lan.ask(bytes(data)) if answer.server_id == HEAD)
+    assert ours.yiaddr == "0.0.0.0" and ours.vendor_class == "HTTPClient"
+    assert ours.options[dhcp.BOOT_FILE].startswith(f"http://{HEAD}/boot/".encode())
+
+
 def test_its_late_question_is_answered_where_it_came_from(lan: Wire) -> None:
     address = lan.lease(lan.first)
     data = bytearray(packet("ovmf-pxe-discover"))
