@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from appliance.errors import Unknown, Wrong
@@ -20,6 +20,31 @@ from netboot.profile import DEFAULT
 NEW, CHANGED, SAME, HERE = "new", "changed", "same", "here already"
 
 
+@dataclass(frozen=True)
+class Step:
+    """What becomes of one line: `node` is the one of that name, or the machine of the waiting room that it is; `after`
+    is a node of that name as it is to be."""
+
+    entry: Entry
+    node: Node | None
+    after: Node | None
+
+    @property
+    def word(self) -> str:
+        """NEW, HERE, CHANGED or SAME."""
+        if self.after is None:
+            return NEW if self.node is None else HERE
+        return SAME if self.after == self.node else CHANGED
+
+    def row(self) -> dict[str, Any]:
+        """For people."""
+        entry = self.entry
+        return {
+            "line": entry.line, "name": entry.name, "is": self.word, "mac": " ".join(entry.macs),
+            "address": entry.address, "profile": entry.profile, "serial": entry.serial, "place": entry.is_place,
+        }  # fmt: skip
+
+
 class Declared:
     """The operator's use cases, and the look at every machine that has shown what it is."""
 
@@ -30,15 +55,20 @@ class Declared:
         """Declare one node. Raises Wrong, NoSpace."""
         if any(node.name == entry.name for node in self.roster.nodes.values()):
             raise Wrong(f"there is a {entry.name} already", "see: gild.pyz node list")
-        try:
-            return self._apply([entry], preview=False)[0]
-        except NodelistInvalid as error:
-            raise Wrong(error.message.partition(": ")[2] or error.message, error.hint) from None
+        steps, bad = self._steps([entry])
+        if bad:
+            raise Wrong(bad[0][1], "see: gild.pyz node list")
+        return self._carry_out(steps)[0]
 
     def load(self, data: bytes, preview: bool = False) -> list[dict[str, Any]]:
         """A list: what becomes of each line, and with `preview` only that. All of it or nothing. On the disk before
         this returns. Raises NodelistInvalid, naming lines; NoSpace."""
-        return self._apply(parse(data), preview)
+        steps, bad = self._steps(parse(data))
+        if bad:
+            told = [f"line {line}: {message}" for line, message in bad[:MAX_TOLD]]
+            told += [f"and {len(bad) - MAX_TOLD} more"] if len(bad) > MAX_TOLD else []
+            raise NodelistInvalid("\n".join(told), "nothing was changed")
+        return [step.row() for step in steps] if preview else self._carry_out(steps)
 
     def listed(self) -> str:
         """All approved nodes as a list that `load` takes back."""
@@ -86,37 +116,27 @@ class Declared:
 
     # --- inside
 
-    def _apply(self, entries: Sequence[Entry], preview: bool) -> list[dict[str, Any]]:
-        roster = self.roster
-        by_name = {node.name: node for node in roster.nodes.values() if node.name}
-        bad: list[str] = []
-        plan: list[tuple[Entry, Node | None, Node | None, str]] = []  # entry, the node, what it becomes, the word
-        taken = {node.address: node.name for node in by_name.values() if node.address}
-        asked = {entry.address: entry for entry in entries if entry.address}
+    def _steps(self, entries: Sequence[Entry]) -> tuple[list[Step], list[tuple[int, str]]]:
+        """What becomes of each line, and the lines that cannot be: number and why."""
+        by_name = {node.name: node for node in self.roster.nodes.values() if node.name}
+        # An address that a node of the list leaves may be taken by another one of it.
         leaving = {by_name[entry.name].address for entry in entries if entry.name in by_name and entry.address}
+        taken = {node.address: node for node in by_name.values() if node.address and node.address not in leaving}
+        steps: list[Step] = []
+        bad: list[tuple[int, str]] = []
         for entry in entries:
+            node = by_name.get(entry.name)
             try:
-                node = by_name.get(entry.name)
-                self._check(entry, node, {a: n for a, n in taken.items() if a == entry.address and a not in leaving})
+                self._check(entry, node, taken)
                 if node is None:
-                    plan.append((entry, self._waiting(entry), None, NEW))
+                    steps.append(Step(entry, self._waiting(entry), None))
                 else:
-                    after = self._changed(entry, node)
-                    plan.append((entry, node, after, SAME if after == node else CHANGED))
+                    steps.append(Step(entry, node, self._changed(entry, node)))
             except GildError as error:
-                bad.append(f"line {entry.line}: {error.message}" if entry.line else f"0: {error.message}")
-        if bad:
-            more = [f"and {len(bad) - MAX_TOLD} more"] if len(bad) > MAX_TOLD else []
-            raise NodelistInvalid("\n".join([*bad[:MAX_TOLD], *more]), "nothing was changed")
-        found = [self._row(entry, node, word) for entry, node, _, word in plan]
-        if preview:
-            return found
-        made = self._carry_out(plan, set(asked))
-        for row, node in zip(found, made, strict=True):
-            row["address"] = node.address
-        return found
+                bad.append((entry.line, error.message))
+        return steps, bad
 
-    def _check(self, entry: Entry, node: Node | None, taken: dict[str, str]) -> None:
+    def _check(self, entry: Entry, node: Node | None, taken: dict[str, Node]) -> None:
         """Raises Wrong, Unknown."""
         roster = self.roster
         if entry.profile and entry.profile not in roster.profiles:
@@ -125,9 +145,9 @@ class Declared:
         if entry.address and not roster.addresses.free(entry.address, ()):
             networks = ", ".join(subnet.network for subnet in roster.addresses.subnets.values())
             raise Wrong(f"address {entry.address} is not one for a node in {networks}")
-        other = taken.get(entry.address, entry.name)
-        if other != entry.name:
-            raise Wrong(f"address {entry.address} is that of {other}")
+        other = taken.get(entry.address)
+        if other is not None and other is not node:
+            raise Wrong(f"address {entry.address} is that of {other.label}")
         sighting = Sighting(entry.macs, entry.uuid, entry.serial)
         for kind, holder in roster.holders(sighting):
             if holder.state is not State.WAITING and holder is not node:
@@ -135,8 +155,8 @@ class Declared:
 
     def _waiting(self, entry: Entry) -> Node | None:
         """The machine of the waiting room that is this one."""
-        found = roster_first(self.roster.holders(Sighting(entry.macs, entry.uuid, entry.serial)))
-        return found if found is not None and found.state is State.WAITING else None
+        sighting = Sighting(entry.macs, entry.uuid, entry.serial)
+        return next((node for _, node in self.roster.holders(sighting) if node.state is State.WAITING), None)
 
     def _changed(self, entry: Entry, node: Node) -> Node:
         """The node with what the line says of it; its cards only while it was not seen."""
@@ -157,37 +177,28 @@ class Declared:
             )
         return after
 
-    def _carry_out(self, plan: Iterable[tuple[Entry, Node | None, Node | None, str]], asked: set[str]) -> list[Node]:
+    def _carry_out(self, steps: Sequence[Step]) -> list[dict[str, Any]]:
+        """All of them, on the disk, or none. Raises Wrong if no address is left, NoSpace."""
         roster, now = self.roster, self.roster.clock.steady()
-        plan = list(plan)
-        existing = [node for _, node, after, _ in plan if node is not None and (after is None or after != node)]
-        made: list[Node] = []
+        asked = {step.entry.address for step in steps if step.entry.address}
+        existing = [step.node for step in steps if step.node is not None and step.word != SAME]
         fresh: list[Node] = []
+        made: list[Node] = []
         try:
             with roster.durable(existing):
-                for _, node, after, _ in plan:
-                    if node is not None and after is not None and after != node:
-                        roster.pool.unreserve(node.holder)
-                for entry, node, after, word in plan:
-                    if word in (SAME, CHANGED) and node is not None and after is not None:
-                        if word == CHANGED:
-                            roster.pool.reserve(after.holder, after.address)
-                            roster.replace(after)
-                            roster.timeline.add(node.id, "set by a list of nodes")
-                        made.append(after)
+                for step in steps:  # all leave their addresses before the first one takes one
+                    if step.word == CHANGED and step.node is not None:
+                        roster.pool.unreserve(step.node.holder)
+                for step in steps:
+                    if step.node is not None and step.after is not None:
+                        made.append(self._change(step.node, step.after))
                         continue
+                    entry, node = step.entry, step.node
                     if node is None:
                         node = roster.add(Sighting(entry.macs, entry.uuid, entry.serial))
                         fresh.append(node)
                     address = entry.address or self._address(node, asked, now)
-                    ready = replace(
-                        node, state=State.READY, since=now, name=entry.name, profile=entry.profile or DEFAULT,
-                        groups=entry.groups or (), address=address,
-                    )  # fmt: skip
-                    roster.pool.reserve(ready.holder, address)
-                    roster.replace(ready)
-                    roster.timeline.add(node.id, f"declared as {entry.name}, address {address}", "good")
-                    made.append(ready)
+                    made.append(self._declare(entry, node, address, now))
                 if fresh and not existing:
                     roster.save_now()
         except GildError:
@@ -196,7 +207,24 @@ class Declared:
             raise
         for node in made:
             self.sessions.wake(node.id)
-        return made
+        return [{**step.row(), "address": node.address} for step, node in zip(steps, made, strict=True)]
+
+    def _change(self, node: Node, after: Node) -> Node:
+        if after != node:
+            self.roster.pool.reserve(after.holder, after.address)
+            self.roster.replace(after)
+            self.roster.timeline.add(node.id, "set by a list of nodes")
+        return after
+
+    def _declare(self, entry: Entry, node: Node, address: str, now: float) -> Node:
+        ready = replace(
+            node, state=State.READY, since=now, name=entry.name, profile=entry.profile or DEFAULT,
+            groups=entry.groups or (), address=address,
+        )  # fmt: skip
+        self.roster.pool.reserve(ready.holder, address)
+        self.roster.replace(ready)
+        self.roster.timeline.add(node.id, f"declared as {entry.name}, address {address}", "good")
+        return ready
 
     def _address(self, node: Node, asked: set[str], now: float) -> str:
         """The next free one that the list gives to nobody. Raises Wrong."""
@@ -213,20 +241,7 @@ class Declared:
             raise Wrong("no address is left in the range", "serve --range, or give addresses in the list")
         return free
 
-    @staticmethod
-    def _row(entry: Entry, node: Node | None, word: str) -> dict[str, Any]:
-        shown = HERE if word == NEW and node is not None else word
-        return {
-            "line": entry.line, "name": entry.name, "is": shown, "mac": " ".join(entry.macs), "address": entry.address,
-            "profile": entry.profile, "serial": entry.serial, "place": entry.is_place,
-        }  # fmt: skip
-
 
 def is_unseen(node: Node) -> bool:
     """Declared, and no machine has been seen for it."""
     return node.state is not State.WAITING and not node.macs and node.facts is None
-
-
-def roster_first(holders: Iterable[tuple[str, Node]]) -> Node | None:
-    """The first of them."""
-    return next((node for _, node in holders), None)
