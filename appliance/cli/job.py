@@ -100,16 +100,21 @@ def retry(site: Site, /, number: int, yes: bool) -> None:
     print(f"job {made['job']}: {len(made['nodes'])} nodes")
 
 
-def preview(shown: dict[str, Any]) -> None:
-    """What a job would erase, and how."""
+def erased(rows: list[dict[str, Any]]) -> None:
+    """Whose disks would be erased."""
     show.table(
         ["node", "image", "disk to be erased", "what is on it"],
         [
             [row["node"], row["image"], show.safe(row["disk"]), show.safe(row["content"])]
-            for row in shown["nodes"]
+            for row in rows
         ],
         "no node to install",
     )  # fmt: skip
+
+
+def preview(shown: dict[str, Any]) -> None:
+    """What a job would erase, and how."""
+    erased(shown["nodes"])
     begins = show.clock(shown["at"]) if shown["at"] else "now"
     print(f"begins {begins}, {shown['batch']} at a time; stops once more than {shown['failures']} have failed")
     if shown["by_hand"]:

@@ -79,8 +79,10 @@ def install(
     if failures is not None or no_power:
         raise Wrong("--max-failed and --no-power are about a job", "say --at, --batch or --drain with them")
     plan = site.client.post("nodes", "install", **refs, **choice, preview=True)
-    if not json_ or preview:
-        _preview(plan["nodes"], json_)
+    if preview and json_:
+        return show.as_json(plan["nodes"])
+    if not json_:
+        job.erased(plan["nodes"])
     if preview:
         return None
     if not yes:
@@ -108,19 +110,6 @@ def _job(site: Site, asked: dict[str, Any], preview: bool, expect: str | None, y
         return show.as_json(made)
     print(f"job {made['job']}: {len(made['nodes'])} nodes; follow it: gild.pyz job show {made['job']}")
     return None
-
-
-def _preview(rows: list[dict[str, Any]], json_: bool) -> None:
-    if json_:
-        return show.as_json(rows)
-    return show.table(
-        ["node", "image", "disk to be erased", "what is on it"],
-        [
-            [row["node"], row["image"], show.safe(row["disk"]), show.safe(row["content"])]
-            for row in rows
-        ],
-        "no node to install",
-    )  # fmt: skip
 
 
 @click.command("cancel")
