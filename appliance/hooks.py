@@ -79,7 +79,9 @@ def found(folder: Path) -> list[Hook]:
             entries = list(os.scandir(folder / event))
         except OSError:
             continue
-        hooks += [Hook(Path(entry.path), event, problem(Path(entry.path))) for entry in entries if _is_one(entry, event)]
+        hooks += [
+            Hook(Path(entry.path), event, problem(Path(entry.path))) for entry in entries if _is_one(entry, event)
+        ]
     return sorted(hooks, key=lambda hook: (hook.path.name, hook.event))
 
 
@@ -95,18 +97,18 @@ def times(folder: Path, event: str) -> tuple[int, ...]:
 
 
 def _is_one(entry: os.DirEntry[str], event: str) -> bool:
-    if not event and entry.is_dir() and entry.name in EVENTS:
+    if not event and entry.name in EVENTS and os.path.isdir(entry.path):  # DirEntry.is_dir() raises for looped links
         return False
     return bool(_NAME.fullmatch(entry.name)) and not entry.name.endswith(_LEFT)
 
 
 def problem(path: Path) -> str:
     """Why the hook of that path is not run, "" if it is. Whoever may change it, or put another in its place, would be
-    root by it: it, the folder it lies in and, of a link, the folder that leads to are root's, and nobody else's."""
+    root by it: it, the two folders it lies in and, of a link, the folder that leads to are root's alone."""
     try:
         real = path.resolve(strict=True)
         status = real.stat()
-        folders = {folder: folder.stat() for folder in (path.parent, real.parent)}
+        folders = {folder: folder.stat() for folder in (path.parent, path.parent.parent, real.parent)}
     except OSError as error:
         return error.strerror or "cannot be looked at"
     except RuntimeError:  # until Python 3.13, for links that lead in a circle

@@ -45,25 +45,36 @@ def list_(site: Site, /, json_: bool) -> None:
 
 
 @command.command("run")
-@click.argument("event")
-@click.argument("node")
-@click.option("--only", metavar="HOOK", help="This one alone, by its name in the list.")
+@click.argument("name")
+@click.option("--node", default="", metavar="NODE", help="The node it is told of; else one that does not exist.")
+@click.option(
+    "--event", type=click.Choice(tuple(hooks.EVENTS)), metavar="EVENT", help="For a hook of all events; else: changed."
+)
 @click.pass_obj
-def run(site: Site, /, event: str, node: str, only: str | None) -> None:
-    """Run the hooks of EVENT here and now, as if it had happened to NODE."""
-    message = site.client.get("hooks", event, node)
-    chosen = [hook for hook in hooks.found(site.paths.hooks) if hook.event in ("", event) and not hook.problem]
-    if only is not None:
-        chosen = [hook for hook in chosen if hook.name == only]
-    if not chosen:
-        raise Unknown(f"there is no hook for {event}", "see: gild.pyz hook list")
+def run(site: Site, /, name: str, node: str, event: str | None) -> None:
+    """Try out a hook, or all that are run at the event NAME."""
+    chosen, event = _chosen(hooks.found(site.paths.hooks), name, event)
+    message = json.dumps(site.client.get("hooks", event, *([node] if node else []))).encode()
     failed = 0
     for hook in chosen:
-        told = json.dumps(message).encode()
-        outcome = hooks.run_hook(hook, event, told, threading.Event(), state=str(site.paths.state))
+        outcome = hooks.run_hook(hook, event, message, threading.Event(), state=str(site.paths.state))
         for line in outcome.lines:
             print(f"{hook.name}: {show.plain(line)}")
         print(f"{hook.name}: {outcome.why or 'done'} after {outcome.seconds:.1f} s")
         failed += bool(outcome.why)
     if failed:
         raise Wrong(f"{failed} of {len(chosen)} failed")
+
+
+def _chosen(found: list[hooks.Hook], name: str, event: str | None) -> tuple[list[hooks.Hook], str]:
+    """Which hooks, and what for. Raises Unknown, Wrong."""
+    if name in hooks.EVENTS:
+        chosen, event = [hook for hook in found if hook.event in ("", name) and not hook.problem], name
+    else:
+        chosen = [hook for hook in found if hook.name == name]
+    if not chosen:
+        raise Unknown(f"there is no hook {name}", "see: gild.pyz hook list")
+    at = chosen[0].event if len(chosen) == 1 else ""
+    if event and at and event != at:
+        raise Wrong(f"{name} is run at {at} alone", "leave --event away")
+    return chosen, event or at or "changed"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 from appliance import head_hooks, hooks
 from appliance.errors import Unknown, Wrong
+from appliance.hooks import Hook, Outcome
+from netboot.node import Event, Node
 from tests.appliance.rack import Rack
 from tests.appliance.test_hooks import put
 
@@ -91,23 +94,75 @@ def test_one_that_hangs_holds_up_its_own_node_alone(rack: Rack, monkeypatch: pyt
 
 def test_what_waits_is_bounded(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_hooks, "MOST", 2)
-    put(rack.state / "hooks.d", "10-x")
+    log = rack.state / "log"
+    put(rack.state / "hooks.d", "10-log", f'read -r x; echo "$x" >> {log}')
     for number in (1, 2, 3):
         rack.machine(number).boot()
-    assert "no hook is told of seen: 2 events wait already" in rack.timeline("3")
-    assert "no hook" not in rack.timeline("1")
+    assert "no hook is told of seen: more than 2 events wait" in rack.timeline("1")
+    assert "no hook" not in rack.timeline("2") + rack.timeline("3")
+    assert rack.head.status()["hooks"] == {"waiting": 2, "telling": 0, "dropped": 1}
+    working(rack, lambda: None, lambda: not rack.head.status()["hooks"]["waiting"] and len(told(log)) == 2)
+    assert sorted(message["node"]["id"] for message in told(log)) == [2, 3]
+
+
+def test_a_storm(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5,000 machines at once, with a hook that takes its time: the last are told of, in order, and nothing grows."""
+    ran: list[bytes] = []
+    most = [0, 0]
+
+    def played(hook: Hook, event: str, message: bytes, stop: threading.Event, state: str) -> Outcome:
+        ran.append(message)
+        return Outcome("", (), 0.0)
+
+    monkeypatch.setattr(hooks, "run_hook", played)
+    put(rack.state / "hooks.d", "10-x")
+
+    def happens() -> None:
+        for number in range(1, 5001):
+            rack.head._hooks.heard(None, Node(number), None)
+            rack.head._hooks.heard(Node(number), Node(number), Event.EXPIRED)
+            counts = rack.head._hooks.counts()
+            most[:] = max(most[0], counts["waiting"]), max(most[1], counts["telling"])
+
+    working(rack, happens, lambda: len(ran) == head_hooks.MOST and not rack.head._hooks.counts()["telling"])
+    assert most[0] == head_hooks.MOST and most[1] <= head_hooks.STARTED
+    assert rack.head._hooks.counts() == {"waiting": 0, "telling": 0, "dropped": 10_000 - head_hooks.MOST}
+    events = [json.loads(message) for message in ran]
+    assert {each["node"]["id"] for each in events} == set(range(4501, 5001))
+    for number in (4501, 4777, 5000):
+        assert [each["event"] for each in events if each["node"]["id"] == number] == ["seen", "expired"]
+
+
+def test_whatever_goes_wrong_the_head_serves(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = rack.state / "log"
+    good, calls = hooks.run_hook, iter(range(9))
+
+    def played(*given: Any, **named: Any) -> Outcome:
+        if next(calls) == 0:
+            raise ValueError("nobody thought of this")
+        return good(*given, **named)
+
+    monkeypatch.setattr(hooks, "run_hook", played)
+    put(rack.state / "hooks.d", "10-log", f"cat >> {log}; echo >> {log}")
+
+    def happens() -> None:
+        rack.machine(1).boot()
+        rack.machine(2).boot()
+
+    working(rack, happens, lambda: len(told(log)) == 1)
 
 
 def test_without_hooks_nothing_waits(rack: Rack) -> None:
     put(rack.state / "hooks.d", "up/10-x")
     rack.machine().boot()
-    assert rack.head._hooks._count == 0
+    assert rack.head._hooks.counts()["waiting"] == 0
 
 
 def test_what_a_hook_would_be_told(rack: Rack) -> None:
     rack.approved()
     message = rack.head.hook_message("up", "node01")
-    assert message["event"] == "up" and message["node"]["name"] == "node01"
+    assert message["event"] == "up" and message["node"]["name"] == "node01" and message["trial"]
+    assert rack.head.hook_message("up")["node"]["name"] == "example"
     with pytest.raises(Wrong, match="no event 'upp'"):
         rack.head.hook_message("upp", "node01")
     with pytest.raises(Unknown):

@@ -15,6 +15,7 @@ from appliance.config import parse
 from appliance.errors import ConfigInvalid
 from appliance.head_services import Services
 from images.errors import CommandFailed
+from netboot.node import Event, Node, State
 from tests.appliance.cluster.test_inventory import CLUSTER
 from tests.appliance.rack import Rack
 
@@ -54,6 +55,45 @@ def test_many_changes_are_one_run(rack: Rack) -> None:
         rack.head.remove(["node02"])
         await until(lambda: len(told) == 3)
         assert told[2] == ("node01", "node03") and made.rows()[0]["text"] == "ok"
+        work.cancel()
+
+    asyncio.run(all_of_it())
+
+
+def test_a_storm_is_few_runs(rack: Rack) -> None:
+    told: list[int] = []
+
+    def tell(name: str, inventory: Inventory) -> str:
+        told.append(1)
+        return "ok"
+
+    async def all_of_it() -> None:
+        made = services(rack, tell)
+        work = asyncio.create_task(made.work())
+        await until(lambda: len(told) == 1)
+        for number in range(5000):
+            node = Node(number, State.READY, name=f"n{number}", address="10.1.0.9")
+            made.heard(Node(number), node, Event.APPROVED)
+            if number % 500 == 0:
+                await asyncio.sleep(0)
+        await until(lambda: len(told) == 2)
+        await asyncio.sleep(0.1)
+        assert len(told) == 2
+        work.cancel()
+
+    asyncio.run(all_of_it())
+
+
+def test_what_nobody_thought_of_does_not_end_the_head(rack: Rack) -> None:
+    def tell(name: str, inventory: Inventory) -> str:
+        raise ValueError("\x1b[31mnobody thought of this")
+
+    async def all_of_it() -> None:
+        made = services(rack, tell)
+        work = asyncio.create_task(made.work())
+        await until(lambda: bool(made.rows()[0]["at"]))
+        assert made.rows()[0]["text"] == "ValueError: ?[31mnobody thought of this" and not made.rows()[0]["ok"]
+        assert not work.done()
         work.cancel()
 
     asyncio.run(all_of_it())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ NODE = Node(1, State.READY, name="node01", address="10.1.0.11", profile="default
 
 def put(folder: Path, name: str, text: str = "", mode: int = 0o755) -> Path:
     path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.parent.chmod(0o755)  # whatever the umask of whoever tests
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(mode)
     return path
@@ -40,6 +42,46 @@ def test_which_are_hooks_and_in_which_order(tmp_path: Path) -> None:
     assert hooks.found(tmp_path / "none") == []
 
 
+@pytest.mark.root
+def test_what_others_may_change_is_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    path = put(tmp_path / "hooks.d", "up/10-x", f"touch {mark}")
+    assert hooks.problem(path) == ""
+    os.chown(path, 65534, 0)
+    assert hooks.problem(path) == "can be changed by others than root: chown root, chmod go-w"
+    assert run(path).why == hooks.problem(path) and not mark.exists()
+    os.chown(path, 0, 0)
+    for folder in (path.parent, path.parent.parent):
+        os.chown(folder, 65534, 0)
+        assert hooks.problem(path).endswith(f"chmod go-w {folder}")
+        os.chown(folder, 0, 0)
+    path.parent.chmod(0o775)
+    assert hooks.problem(path).endswith(f"chmod go-w {path.parent}")
+
+
+@pytest.mark.root
+def test_links(tmp_path: Path) -> None:
+    folder = tmp_path / "hooks.d"
+    path, elsewhere = put(folder, "10-x"), put(tmp_path / "elsewhere", "tool")
+    path.unlink()
+    path.symlink_to(elsewhere)
+    assert hooks.problem(path) == ""
+    elsewhere.parent.chmod(0o777)
+    assert hooks.problem(path) == f"can be replaced by others than root: chown root, chmod go-w {elsewhere.parent}"
+    for name, to, why in (("20-x", "20-x", ""), ("30-x", "nothing", "No such file"), ("40-x", "/dev/null", "chmod +x")):
+        (folder / name).symlink_to(to)
+        assert why in hooks.problem(folder / name) and hooks.problem(folder / name)
+    assert [hook.name for hook in hooks.found(folder)] == ["10-x", "20-x", "30-x", "40-x"]
+
+
+def test_nothing_of_the_head_s_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GILD_SECRET", "word")
+    lines = run(put(tmp_path, "h", "env")).lines
+    assert {line.partition("=")[0] for line in lines} - {"PWD", "SHLVL", "_", "OLDPWD"} == {
+        "PATH", "HOME", "LC_ALL", "GILD_STATE",
+    }  # fmt: skip
+
+
 def test_what_it_gets(tmp_path: Path) -> None:
     outcome = run(put(tmp_path, "h", 'cat; echo; echo "$1 $GILD_STATE"; printf "\\033[31mred\\n" >&2'))
     assert outcome.why == "" and outcome.lines == ('{"a": 1}', "up /state", "?[31mred")
@@ -51,7 +93,7 @@ def test_failures_have_words(tmp_path: Path) -> None:
     path.write_text("#!/no/such/interpreter\n")
     path.chmod(0o755)
     assert "j cannot be started" in run(path).why
-    assert "is not installed" in run(tmp_path / "none").why
+    assert "No such file" in run(tmp_path / "none").why
 
 
 def test_one_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:

@@ -40,24 +40,33 @@ def test_listed_run_by_hand_and_by_the_head(say: Say, head: Served) -> None:
     rows = json.loads(say("hook", "list", "--json")[1])["hooks"]
     assert [(row["name"], bool(row["problem"])) for row in rows] == [("renamed/10-log", False), ("20-off", True)]
 
-    code, out, _ = say("hook", "run", "renamed", "node01")
-    assert code == 0 and out.splitlines()[0] == "renamed/10-log: heard" and "done after" in out
-    assert json.loads(log.read_text())["node"]["name"] == "node01"
-    log.unlink()
+    for name, node in (("renamed", "node01"), ("renamed/10-log", "node01"), ("renamed/10-log", "")):
+        code, out, _ = say("hook", "run", name, *(["--node", node] if node else []))
+        assert code == 0 and out.splitlines()[0] == "renamed/10-log: heard" and "done after" in out
+        message = json.loads(log.read_text())
+        assert (message["node"]["name"], message["event"], message["trial"]) == (node or "example", "renamed", True)
+        log.unlink()
 
     assert say("node", "set", "node01", "--name", "first")[0] == 0
     wait_for(log.exists)
     wait_for(lambda: "hook renamed/10-log at renamed: done" in say("node", "log", "first")[1])
     message = json.loads(log.read_text())
-    assert (message["before"]["name"], message["node"]["name"]) == ("node01", "first")
+    assert (message["before"]["name"], message["node"]["name"], message["trial"]) == ("node01", "first", False)
+    assert "hooks" not in say("status")[1] and json.loads(say("status", "--json")[1])["hooks"]["dropped"] == 0
 
 
 def test_what_is_not_there(say: Say, head: Served) -> None:
-    assert say("hook", "run", "up", "node02")[0] == 3
-    assert say("hook", "run", "upp", "node02")[0] == 1
+    assert say("hook", "run", "up", "--node", "node02")[0] == 3
+    assert say("hook", "run", "upp")[0] == 3
     put(head.paths.hooks, "lost/10-bad", "echo no; exit 4")
-    code, out, err = say("hook", "run", "lost", "node02", "--only", "lost/10-bad")
+    assert say("hook", "run", "lost", "--node", "node09")[0] == 3
+    code, out, err = say("hook", "run", "lost", "--node", "node02")
     assert code == 1 and "lost/10-bad: failed (4) after" in out and "1 of 1 failed" in err
+    code, _, err = say("hook", "run", "lost/10-bad", "--event", "up")
+    assert code == 1 and "lost/10-bad is run at lost alone" in err
+    put(head.paths.hooks, "30-off", mode=0o644)
+    code, out, _ = say("hook", "run", "30-off", "--event", "up")
+    assert code == 1 and "30-off: is not executable" in out
 
 
 def test_a_hook_that_hangs_does_not_hold_up_the_end(head: Served) -> None:
