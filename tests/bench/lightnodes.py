@@ -11,6 +11,7 @@ prints one JSON object: how many came up, what failed, and the milliseconds of e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import socket
@@ -26,7 +27,7 @@ from netboot.plan import InstallPlan
 from netboot.report import HELLO, NEXT, PLAN, REPORT, Answer, Disk, Do, Facts, Hello, Next, Nic, Phase, PlanAsk, Report
 from netboot.wire import decode, encode
 
-TRIES, PATIENCE = 4, 4.0  # of a ROM that asks by DHCP, and seconds between them (PXE 2.1 section 2.2.3)
+PATIENCE = (4.0, 8.0, 16.0, 32.0)  # seconds a ROM waits for each of its tries, by DHCP and TFTP (RFC 2131 section 4.1)
 GIVE_UP = 60.0  # seconds for one answer
 RANGE = "bytes=0-65535"
 
@@ -120,10 +121,10 @@ class Fleet:
         self.wire.waiting[xid] = waiting
         begun = time.perf_counter()
         try:
-            for _ in range(TRIES):
+            for patience in PATIENCE:
                 assert self.wire.transport is not None
                 self.wire.transport.sendto(packet, ("255.255.255.255", 67))
-                done, _ = await asyncio.wait([waiting], timeout=PATIENCE)
+                done, _ = await asyncio.wait([waiting], timeout=patience)
                 if done:
                     self._took(kind.name, begun)
                     return waiting.result()
@@ -133,27 +134,35 @@ class Fleet:
 
     async def _loader(self, address: str, name: str) -> None:
         """The first block, as a ROM that asks for the size first does it."""
-        loop = asyncio.get_running_loop()
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.setblocking(False)
         try:
             sock.bind((address, 0))
-            begun = time.perf_counter()
             ask = b"\0\1" + name.encode() + b"\0octet\0tsize\x000\0blksize\x001432\0"
-            sock.sendto(ask, (self.head, 69))
-            reply, peer = await asyncio.wait_for(loop.sock_recvfrom(sock, 2048), GIVE_UP)
-            self._took("TFTP", begun)
-            if reply[:2] != b"\0\6":
-                raise ValueError(f"TFTP said {reply[:40]!r}")
-            begun = time.perf_counter()
-            sock.sendto(b"\0\4\0\0", peer)
-            block, _ = await asyncio.wait_for(loop.sock_recvfrom(sock, 2048), GIVE_UP)
-            self._took("TFTP", begun)
-            if block[:4] != b"\0\3\0\1":
-                raise ValueError(f"TFTP sent {block[:4]!r}")
+            _, peer = await self._datagram(sock, ask, (self.head, 69), b"\0\6")
+            await self._datagram(sock, b"\0\4\0\0", peer, b"\0\3\0\1")
             sock.sendto(b"\0\5\0\0enough\0", peer)
         finally:
             sock.close()
+
+    async def _datagram(
+        self, sock: socket.socket, ask: bytes, to: tuple[str, int], wanted: bytes
+    ) -> tuple[bytes, tuple[str, int]]:
+        """One question by TFTP, as often as a ROM asks it; measured from the first time. Late answers to a question
+        before are passed over."""
+        loop, begun = asyncio.get_running_loop(), time.perf_counter()
+        for patience in PATIENCE:
+            sock.sendto(ask, to)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    while True:
+                        answer: tuple[bytes, tuple[str, int]] = await loop.sock_recvfrom(sock, 2048)
+                        if answer[0][:2] == b"\0\5":
+                            raise ValueError(f"TFTP said {answer[0][4:44]!r}")
+                        if answer[0].startswith(wanted):
+                            self._took("TFTP", begun)
+                            return answer
+        raise TimeoutError("no answer")
 
     async def _script(self, number: int, address: str) -> str:
         reader, writer = await self._open(address, 80, None, "HTTP connect")
