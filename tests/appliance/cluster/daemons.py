@@ -16,7 +16,7 @@ from appliance.rows import facts_row, node_row
 from appliance.store import Store
 from netboot.node import Node, State
 from netboot.report import Facts
-from tests.appliance.process import CHECKOUT, NODE_IP, Served, clean_environment, rack_of_one, wait_for
+from tests.appliance.process import CHECKOUT, NODE_IP, PROGRAM, Served, clean_environment, rack_of_one, wait_for
 from tests.netboot.lan import HEAD_IP
 
 SECONDS = 30.0  # for any one command
@@ -76,9 +76,11 @@ def end(namespace: str, daemons: list[subprocess.Popen[bytes]]) -> None:
 
 
 @contextmanager
-def head_with_nodes(profile: str = "compute") -> Iterator[Served]:
+def head_with_nodes(
+    profile: str = "compute", program: tuple[str, ...] = PROGRAM, flags: tuple[str, ...] = ()
+) -> Iterator[Served]:
     """A head that serves and knows two nodes, node01 and node02, whose addresses the other end of its cable has."""
-    with rack_of_one() as served:
+    with rack_of_one(program) as served:
         store = Store(served.paths.database, served.paths.lock)
         for number, address in enumerate(ADDRESSES, 1):
             node = Node(
@@ -88,7 +90,7 @@ def head_with_nodes(profile: str = "compute") -> Iterator[Served]:
             store.write([node_row(node), facts_row(number, FACTS)])
             served.lan.ip("-n", served.lan.node, "address", "add", f"{address}/24", "dev", "node0")
         store.close()
-        served.start()
+        served.start(*flags)
         yield served
 
 
