@@ -73,7 +73,6 @@ class Boots:
         if node is not None:
             self.roster.touch(node.id)
             self.roster.apply(node, event, what=decision.why)
-            self.roster.save()
 
     def file_sent(self, address: str, name: str, count: int, seconds: float, proto: str, error: str) -> None:
         """A boot file went to `address`, or did not. `count` in bytes, `proto` "tftp" or "http"."""

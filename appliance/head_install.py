@@ -85,9 +85,8 @@ class Installs:
                 node = self.roster.by_mac(mac) or node  # it may turn out to be a node that was declared
         secret = new_token()
         session = self.sessions.open(secret, node, mac, trusted)
-        answer = self._answer(session, secret, hello.token)
-        self.roster.save()
-        return answer
+        # Not saved at once: a head that dies within the second gives the next hello a token as good as this one.
+        return self._answer(session, secret, hello.token)
 
     def _learn(self, node: Node, facts: Facts, sighting: Sighting, address: str) -> Node:
         self.roster.touch(node.id)
@@ -143,7 +142,7 @@ class Installs:
 
     # --- plan
 
-    def plan(self, ask: PlanAsk) -> InstallPlan:
+    async def plan(self, ask: PlanAsk) -> InstallPlan:
         """Use the order up: the one step after which a disk is erased. It is on the head's disk before the plan
         leaves. The same agent may ask again for an answer that got lost; anybody else with a used token is refused
         and alarms. Raises SessionUnknown, Refused, Wrong, NoSpace."""
@@ -156,6 +155,9 @@ class Installs:
             raise self._refuse(node, "its installer asks for a plan without an open order")
         if repeats(order, ask.token, ask.session) and node.state is State.INSTALLING and not node.phase:
             self.roster.timeline.note(node.id, "asks for its plan again: the answer was lost")
+            await self.roster.store.written(())  # behind the first one, wherever that is by now
+            if self.roster.orders.get(node.id) is not order:
+                raise self._refuse(node, "its order was taken back while it asked for its plan")
             return self._plan(node, order, session)
         if not accepts(order, ask.token, now):
             if order.used and hmac.compare_digest(order.used_token, hashed(ask.token)):
@@ -166,7 +168,7 @@ class Installs:
             raise self._refuse(node, "its installer asks for a plan, but its order has run out")
         plan = self._plan(node, order, session)
         # If the disk is full the agent gets no plan: nothing is erased without a record of it.
-        with self.roster.durable([node]):
+        async with self.roster.durable_soon(node):
             self.roster.set_order(take(order, ask.token, ask.session, session.mac, now))
             self.roster.apply(node, Event.PLAN_TAKEN, image=order.image)
         return plan

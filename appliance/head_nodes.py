@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from appliance.timeline import Entry, clean
 from images.errors import GildError
 from netboot import disks
 from netboot.identity import Sighting
-from netboot.naming import check_name, is_pattern, next_names
+from netboot.naming import check_name, in_rack, is_pattern, next_names
 from netboot.node import Event, Node, State
 from netboot.noderange import check_group
 from netboot.order import Order
@@ -178,11 +178,18 @@ class Nodes:
     # --- approving and changing
 
     def approve(
-        self, refs: Sequence[str] | None, profile: str = DEFAULT, names: str | None = None
+        self,
+        refs: Sequence[str] | None,
+        profile: str = DEFAULT,
+        names: str | None = None,
+        *,
+        groups: Iterable[str] = (),
+        rack: int | None = None,
     ) -> list[dict[str, Any]]:
         """Let machines out of the waiting room (None: all of them, in the order of arrival). `names` is a pattern,
-        or for one machine a name; None is the pattern of the profile or of the settings. On the disk before it is
-        shown. Raises Unknown, Wrong, NameInvalid, ProfileInvalid, NoSpace, and then nobody is approved."""
+        or for one machine a name; None is the pattern of the profile or of the settings. They join `groups`; with
+        `rack` {r} in the pattern is its number, and they join the group rackR. On the disk before it is shown. Raises
+        Unknown, Wrong, NameInvalid, NoderangeInvalid, ProfileInvalid, NoSpace, and then nobody is approved."""
         roster = self.roster
         self._check_profile(profile)
         doubt = {node.id: self._like(node) for node in roster.strangers()}
@@ -197,13 +204,15 @@ class Nodes:
                 )
             if not node.mac:
                 raise Wrong(f"{node.label} has shown no network card that could have an address")
-        pattern = names or wanted(profile, roster.profiles).profile.names or roster.config.names
+        pattern = in_rack(names or wanted(profile, roster.profiles).profile.names or roster.config.names, rack)
+        joined = {*map(check_group, groups), *([f"rack{rack}"] if rack is not None else [])}
         given = self._names(pattern, len(chosen))
         places = self._addresses(chosen)
         with roster.durable(chosen):
             for node, name, address in zip(chosen, given, places, strict=True):
                 roster.pool.reserve(node.mac, address)
-                roster.apply(node, Event.APPROVED, name=name, profile=profile, address=address)
+                known = {"name": name, "profile": profile, "address": address}
+                roster.apply(node, Event.APPROVED, **known, groups=tuple(sorted({*node.groups, *joined})))
         for node, name in zip(chosen, given, strict=True):
             self.keys.want(node.id, name)
             self.sessions.wake(node.id)

@@ -118,17 +118,16 @@ class PowerOn:
                 if not self._declared.fill(places[0], node):
                     return False
                 number = places[0].id
+                filled = roster.nodes[number]
+                roster.replace(replace(filled, groups=tuple(sorted({*filled.groups, *walk.groups}))))
             else:
-                self._approve([f"#{node.id}"], walk.profile, name)
+                self._approve([f"#{node.id}"], walk.profile, name, groups=walk.groups)
                 number = node.id
         except GildError as error:
             # It would stand in everybody's way: named, and passed over from now on.
             roster.timeline.note(node.id, f"cannot be approved in its turn: {error.message}", "warn")
             roster.replace(replace(node, power_at=0.0))
             return True
-        after = roster.nodes[number]
-        if walk.groups:
-            roster.replace(replace(after, groups=tuple(sorted({*after.groups, *walk.groups}))))
         roster.timeline.add(number, f"the {len(self.named) + 1}. in the order of power-on")
         self.named.append(name)
         left = None if walk.left is None else walk.left - 1

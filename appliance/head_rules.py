@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from appliance import rows
@@ -74,14 +73,10 @@ class Rules:
         if rule is None or rule.act == WAIT:
             return False
         try:
-            self._approve([f"#{node.id}"], rule.profile, rule.names or None)
+            self._approve([f"#{node.id}"], rule.profile, rule.names or None, groups=rule.groups)
         except GildError as error:
             self.roster.timeline.note(node.id, f"rule {rule.id} cannot approve it: {error.message}", "warn")
             return False
-        approved = self.roster.nodes[node.id]
-        if rule.groups:
-            approved = replace(approved, groups=tuple(sorted({*approved.groups, *rule.groups})))
-            self.roster.replace(approved)
         self.roster.timeline.add(node.id, f"by rule {rule.id}: {rule.text}")
         return True
 

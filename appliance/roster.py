@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -334,10 +334,30 @@ class Roster:
             if before:
                 self.save_now()
         except GildError as error:
-            for node, order in before:
-                self._undo(node, order)
-                self.timeline.note(node.id, f"a change was taken back: {error.message}", "bad")
+            self._take_back(before, error)
             raise
+
+    @asynccontextmanager
+    async def durable_soon(self, node: Node) -> AsyncIterator[None]:
+        """Like `durable` for one node, while the head goes on with others: machines that want their plans at the same
+        time share a flush of the disk, which takes some milliseconds."""
+        before = [(node, self.orders.get(node.id))]
+        try:
+            yield
+            try:
+                await self.store.written(self.changed_rows())
+            except GildError as error:
+                self._saved(error)
+                raise
+        except GildError as error:
+            if node.id in self.nodes:  # not removed meanwhile
+                self._take_back(before, error)
+            raise
+
+    def _take_back(self, before: list[tuple[Node, Order | None]], error: GildError) -> None:
+        for node, order in before:
+            self._undo(node, order)
+            self.timeline.note(node.id, f"a change was taken back: {error.message}", "bad")
 
     def _undo(self, node: Node, order: Order | None) -> None:
         now = self.nodes.get(node.id, node)

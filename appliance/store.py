@@ -82,10 +82,29 @@ class Store:
         assert batch.done is not None
         self._queue.put(batch)
         if not batch.done.wait(MAX_WAIT):
-            raise GildError(f"the disk under {self._path} does not answer", "look at the head node's disk")
+            raise self._silent()
         self.deliver()
         if batch.error:
             raise batch.error
+
+    async def written(self, statements: Iterable[Statement]) -> None:
+        """Like `write`, while the event loop goes on: what many machines wait for at once shares a commit."""
+        done: asyncio.Future[GildError | None] = asyncio.get_running_loop().create_future()
+
+        def then(error: GildError | None) -> None:
+            if not done.done():
+                done.set_result(error)
+
+        self.submit(statements, then)
+        try:
+            error = await asyncio.wait_for(done, MAX_WAIT)
+        except TimeoutError:
+            raise self._silent() from None
+        if error:
+            raise error
+
+    def _silent(self) -> GildError:
+        return GildError(f"the disk under {self._path} does not answer", "look at the head node's disk")
 
     def flush(self) -> None:
         """Wait until everything submitted so far is written, or has failed; run its callbacks."""

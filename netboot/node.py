@@ -235,7 +235,7 @@ def step(node: Node, event: Event, now: float, **details: Any) -> tuple[Node, tu
     any state and event.
 
     `details` are what the event brought: firmware and what (SEEN, LOADER_SENT, SCRIPT_SENT), facts, macs, uuid,
-    serial, machine (HELLO), name, profile, address (APPROVED), image (ORDERED, PLAN_TAKEN), phase, done, total,
+    serial, machine (HELLO), name, profile, address, groups (APPROVED), image (ORDERED, PLAN_TAKEN), phase, done, total,
     fetched, disk (PHASE, PROGRESS), image, digest, finish (FINISHED), reason (FAILED, SILENT), system (CALLED_HOME).
     """
     row = TRANSITIONS.get((node.state, event))
@@ -271,7 +271,7 @@ def _learn(node: Node, event: Event, to: State, now: float, details: dict[str, A
         reason = {} if node.state is State.FAILED else {"reason": ""}
         return {"boot": Boot.AGENT, "hello_at": now, "last_seen": now, **reason, **known}
     if event is Event.APPROVED and node.state is State.WAITING:
-        return {key: details[key] for key in ("name", "profile", "address") if key in details}
+        return {key: details[key] for key in ("name", "profile", "address", "groups") if key in details}
     if event is Event.ORDERED:
         return {"ordered_at": now, "tries": 0}
     if event is Event.PLAN_TAKEN and to is State.INSTALLING:

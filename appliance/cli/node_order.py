@@ -17,11 +17,15 @@ from appliance.errors import Wrong
 @ALL
 @click.option("--profile", default="default", show_default=True, help="What kind of node they become.")
 @click.option("--name", "names", metavar="NAME", help="A name for one, or a pattern such as node{n:02} for many.")
+@click.option("--rack", type=int, metavar="R", help="Number for {r} in the pattern; they join the group rackR.")
+@click.option("--group", "groups", multiple=True, metavar="GROUP", help="A group they join; repeatable.")
 @JSON
 @click.pass_obj
-def approve(site: Site, /, nodes: tuple[str, ...], all_: bool, profile: str, names: str | None, json_: bool) -> None:
+def approve(
+    site: Site, /, nodes: tuple[str, ...], all_: bool, groups: tuple[str, ...], json_: bool, **given: Any
+) -> None:
     """Let machines out of the waiting room. They get a name and an address of their own."""
-    rows = site.client.post("nodes", "approve", **which(nodes, all_), profile=profile, names=names)
+    rows = site.client.post("nodes", "approve", **which(nodes, all_), groups=list(groups), **given)
     if json_:
         return show.as_json(rows)
     return show.table(

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from appliance.errors import Wrong
 from appliance.head import Head
-from appliance.web.operator import read_body, read_text, read_texts
+from appliance.web.operator import read_body, read_int, read_text, read_texts
 from netboot.nodelist import Entry, NodelistInvalid, one
 
 
@@ -50,7 +50,7 @@ class DeclareApi:
     async def begin(self, request: web.Request) -> web.Response:
         """Approve machines as they are switched on."""
         body = await read_body(request)
-        numbers: dict[str, Any] = {key: _number(body, key) for key in ("rack", "first", "count")}
+        numbers: dict[str, Any] = {key: read_int(body, key) for key in ("rack", "first", "count")}
         numbers = {key: number for key, number in numbers.items() if number is not None}
         groups = tuple(read_texts(body, "groups")) if "groups" in body else ()
         profile = read_text(body, "profile") or "default"
@@ -73,10 +73,3 @@ def _entry(body: dict[str, Any]) -> Entry:
         return one(words)
     except NodelistInvalid as error:
         raise Wrong(error.message, error.hint) from None
-
-
-def _number(body: dict[str, Any], key: str) -> int | None:
-    value = body.get(key)
-    if value is not None and type(value) is not int:
-        raise Wrong(f"{key} should be a number")
-    return value

@@ -41,7 +41,7 @@ class NodeApi:
 
     async def plan(self, request: web.Request) -> web.Response:
         """Uses an order up."""
-        return _json(self.head.plan(decode(PlanAsk, await request.read())))
+        return _json(await self.head.plan(decode(PlanAsk, await request.read())))
 
     async def file(self, request: web.Request) -> web.Response:
         """A piece of an overlay file."""

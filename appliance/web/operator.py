@@ -70,9 +70,9 @@ class Operator:
         """Let machines out of the waiting room."""
         body = await read_body(request)
         refs = None if body.get("all") else _refs(body)
-        return web.json_response(
-            self.head.approve(refs, profile=read_text(body, "profile") or "default", names=read_text(body, "names"))
-        )
+        known: dict[str, Any] = {"profile": read_text(body, "profile") or "default", "names": read_text(body, "names")}
+        known["groups"] = read_texts(body, "groups") if "groups" in body else ()
+        return web.json_response(self.head.approve(refs, **known, rack=read_int(body, "rack")))
 
     async def install(self, request: web.Request) -> web.Response:
         """Preview, or arm orders. Two steps: a preview's digest comes back as `expect`; if anything has changed since,
@@ -159,6 +159,14 @@ def read_text(body: dict[str, Any], key: str) -> str | None:
     value = body.get(key)
     if value is not None and not isinstance(value, str):
         raise Wrong(f"{key} should be a text")
+    return value
+
+
+def read_int(body: dict[str, Any], key: str) -> int | None:
+    """A whole number of the body, None if it is not there. Raises Wrong."""
+    value = body.get(key)
+    if value is not None and type(value) is not int:
+        raise Wrong(f"{key} should be a number")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import struct
 from collections.abc import Iterable
@@ -237,7 +238,8 @@ class Machine:
 
     def plan(self, token: str | None = None) -> InstallPlan:
         assert self.answer is not None
-        return self.rack.head.plan(PlanAsk(self.session, self.answer.token if token is None else token))
+        ask = PlanAsk(self.session, self.answer.token if token is None else token)
+        return asyncio.run(self.rack.head.plan(ask))
 
     def report(self, **given: Any) -> Ack:
         return self.rack.head.report(Report(self.session, **given))
