@@ -103,7 +103,7 @@ class Head:
         self.foreign: Callable[[], list[Server]] = list  # other DHCP servers on the wire, where somebody looks for them
 
         # Booting machines
-        self.dhcp = self._dhcp.dhcp
+        self.dhcp, self.claimed, self.probes = self._dhcp.dhcp, self._dhcp.claimed, self._dhcp.probes
         self.proxied = self._dhcp.proxied if isinstance(self._dhcp, Proxy) else None
         self.script = self._boots.script
         self.grub_cfg = self._boots.grub_cfg

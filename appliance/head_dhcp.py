@@ -47,6 +47,8 @@ class Dhcp:
         self.heard: Callable[[int, bool], None] = lambda node_id, boots: None
         # Every message, in and out, with the machine's card: for the flight recorder.
         self.recorded: Callable[[str, str, bytes], object] = lambda mac, way, data: None
+        # What asks on an interface whether an address is in use there already.
+        self.probes: dict[str, Callable[[str], object]] = {}
         self._available = _Names(available)
 
     def dhcp(
@@ -114,10 +116,31 @@ class Dhcp:
                 request, f"gets no address: all from {subnet.first} to {subnet.last} are in use ({subnet.name})", "bad"
             )
             return ()
+        probe = self.probes.get(subnet.interface)
+        if probe is not None and request.giaddr == NONE and self.roster.pool.on_offer(request.mac, address):
+            probe(address)
         if ask.node is not None:
             self._seen(ask.node, ask, address)
         options = network_options(subnet, self.config.domain)
         return self._packet(ask, replies.offer(request, address, options, ask.boot, ask.host))
+
+    def claimed(self, address: str, mac: str) -> None:
+        """Somebody with that card says on the wire that it has this address. If it is on offer to another machine, that
+        one gets another address; if it is taken up, or a node's own, all that can be done is to say so."""
+        pool, now = self.roster.pool, self.roster.clock.steady()
+        holder = pool.holder(address)
+        node, other = self.roster.by_mac(holder), self.roster.by_mac(mac)
+        if not holder or holder == mac or (node is not None and node is other):
+            return
+        who = f"{mac} ({other.label})" if other is not None else mac
+        own = node is not None and node.state is not State.WAITING and node.address == address
+        text, level = f"its address {address} is in use by {who} too", "bad"
+        if not own and pool.on_offer(holder, address):
+            pool.decline(holder, address, now)
+            self.counts["in use"] += 1
+            text, level = f"{address}, which it was offered, is in use by {who}: it is set aside", "warn"
+        if node is not None:
+            self.roster.timeline.note(node.id, text, level)
 
     def _ack(self, ask: Ask, address: str) -> DhcpReply:
         return replies.ack(ask.request, address, network_options(ask.subnet, self.config.domain), ask.boot, ask.host)

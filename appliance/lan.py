@@ -13,6 +13,7 @@ from appliance.head import Head
 from appliance.sightings import Server
 from appliance.web.sites import Sites
 from images.errors import GildError
+from netboot.arp import watch
 from netboot.bootfiles import BootFiles, Piece
 from netboot.dhcp import PROXY_PORT
 from netboot.dns import Zone
@@ -65,6 +66,11 @@ class Lan:
                 self._opened.callback(proxy.close)
         except UdpError as error:
             raise Environment(error.message, error.hint) from None
+        arp = watch(loop, interface, self.head.claimed, log.warning) if self.head.proxied is None else None
+        if arp is not None:
+            self._opened.callback(arp.close)
+            self.head.probes[interface] = arp.ask
+            self._opened.callback(self.head.probes.pop, interface)
         self._dhcp_socket = Drain(loop, sock, self._dhcp, name="DHCP", log=log.warning)
         self._opened.callback(self._dhcp_socket.close)
         advertiser = answer_solicitations(loop, interface, log.info)

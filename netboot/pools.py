@@ -83,6 +83,12 @@ class Pools:
         pool = self.of(address)
         return pool.holder(address) if pool is not None else ""
 
+    def on_offer(self, mac: str, address: str) -> bool:
+        """The address is offered to `mac`, which has not taken it up."""
+        pool = self.of(address)
+        lease = pool.lease(mac) if pool is not None else None
+        return lease is not None and lease.offered and lease.address == address
+
     def offer(self, mac: str, requested: str | None, now: float, network: str = MAIN) -> str | None:
         """See Pool.offer; in the network of that name."""
         return self._pools[network].offer(mac, requested, now)

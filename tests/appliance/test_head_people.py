@@ -210,7 +210,7 @@ def test_an_agent_that_asks_twice_at_once_gets_one_plan_or_none(rack: Rack, monk
     ask = PlanAsk(answer.session, answer.token)
 
     async def twice() -> list[Any]:
-        return await asyncio.gather(rack.head.plan(ask), rack.head.plan(ask), return_exceptions=True)
+        return list(await asyncio.gather(rack.head.plan(ask), rack.head.plan(ask), return_exceptions=True))
 
     with monkeypatch.context() as patch:
         full(rack, patch)

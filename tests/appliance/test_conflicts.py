@@ -1,0 +1,91 @@
+"""Addresses that somebody has already: found by asking the wire, before a machine gets them."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from netboot import dhcp
+from tests.appliance.process import PATIENCE, Served, rack_of_one, wait_for
+from tests.appliance.rack import Rack
+
+
+def test_an_address_on_offer_is_set_aside(rack: Rack) -> None:
+    asked: list[str] = []
+    rack.head.probes["eth1"] = asked.append
+    machine = rack.machine()
+    (offer,) = machine.discover()
+    assert asked == [offer.yiaddr]
+    rack.head.claimed(offer.yiaddr, machine.mac)  # it is the machine's own, from its last boot
+    rack.head.claimed(offer.yiaddr, "52:54:00:ee:ee:ee")
+    (answer,) = machine.request(offer.yiaddr)
+    assert answer.kind is dhcp.Kind.NAK
+    assert f"{offer.yiaddr}, which it was offered, is in use by 52:54:00:ee:ee:ee" in rack.timeline(machine.mac)
+    other = machine.lease().yiaddr
+    assert other != offer.yiaddr and asked == [offer.yiaddr, other]
+    machine.lease()
+    assert asked == [offer.yiaddr, other], "one that it has taken up is not asked for again"
+    rack.clock.pass_(601)
+    assert rack.machine(2).lease().yiaddr != other
+
+
+def test_an_address_that_is_taken_up_stays_and_that_is_said(rack: Rack) -> None:
+    machine, second = rack.approved(1), rack.approved(2)
+    rack.head.claimed(machine.address, second.mac)
+    assert f"its address {machine.address} is in use by {second.mac} (node02) too" in rack.timeline("node01")
+    assert machine.lease().yiaddr == rack.head.node("node01")["address"]
+    rack.head.claimed("10.1.0.250", "52:54:00:ee:ee:ee")  # nobody's
+    rack.head.claimed("8.8.8.8", "52:54:00:ee:ee:ee")
+
+
+def test_a_node_with_two_cards_is_no_conflict(rack: Rack) -> None:
+    machine = rack.approved()
+    node = rack.head.roster.find("node01")
+    rack.head.roster.replace(replace(node, macs=(*node.macs, "52:54:00:00:ff:01")))
+    rack.head.claimed(machine.address, "52:54:00:00:ff:01")
+    assert "in use" not in rack.timeline("node01")
+
+
+# --- on a real wire
+
+
+@contextmanager
+def squatter(served: Served, address: str) -> Iterator[None]:
+    """Somebody with that address, in a namespace of its own beside the machine's."""
+    lan, name = served.lan, served.lan.node[:-1] + "s"
+    lan.ip("-n", lan.node, "address", "flush", "dev", "node0")
+    lan.ip("-n", lan.node, "link", "add", "br0", "type", "bridge")
+    lan.ip("-n", lan.node, "link", "set", "br0", "up")
+    lan.ip("-n", lan.node, "link", "set", "node0", "master", "br0")
+    lan.ip("netns", "add", name)
+    try:
+        lan.ip("-n", name, "link", "add", "c0", "type", "veth", "peer", "name", "p0", "netns", lan.node)
+        lan.ip("-n", lan.node, "link", "set", "p0", "master", "br0", "up")
+        lan.ip("-n", name, "address", "add", f"{address}/24", "dev", "c0")
+        lan.ip("-n", name, "link", "set", "c0", "up")
+        yield
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+@pytest.mark.root
+def test_udhcpc_does_not_get_an_address_that_answers() -> None:
+    with rack_of_one() as served:
+        served.start("--range", "10.77.0.100-10.77.0.110")
+        with squatter(served, "10.77.0.100"):
+            time.sleep(0.2)  # the bridge has only just come up
+            script = served.state / "udhcpc.sh"
+            script.write_text('#!/bin/sh\n[ "$1" = bound ] && echo got $ip\nexit 0\n')
+            script.chmod(0o755)
+            said = subprocess.run(
+                ["ip", "netns", "exec", served.lan.node, "busybox", "udhcpc", "-i", "br0", "-n", "-q", "-f",
+                 "-t", "5", "-T", "1", "-s", str(script)],
+                capture_output=True, text=True, timeout=PATIENCE,
+            )  # fmt: skip
+            assert "got 10.77.0.101" in said.stdout, said.stdout + said.stderr
+            wait_for(lambda: served.client.get("status")["dhcp"].get("in use") == 1)
