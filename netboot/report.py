@@ -176,6 +176,8 @@ class Report:
 
 @dataclass(frozen=True)
 class Ack:
-    """`stop` is a reason to give up at the next safe point (order cancelled), or empty."""
+    """`stop` is a reason to give up at the next safe point (order cancelled), or empty. `every` is how many seconds the
+    head wants between two reports of mere progress while so many machines are at it; 0: as the agent likes."""
 
     stop: str = ""
+    every: float = 0.0

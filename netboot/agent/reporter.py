@@ -26,6 +26,7 @@ class Reporter:
 
     def __init__(self, link: Link, every: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.link, self.every, self.clock = link, every, clock
+        self._shortest = every
         self.begun = clock()
         self.stop = ""
         self.stopped = threading.Event()
@@ -150,6 +151,7 @@ class Reporter:
             self._lock.notify_all()
 
     def _heed(self, ack: Ack) -> None:
+        self.every = min(max(self._shortest, ack.every), LAST_WAIT)
         if ack.stop and not self.stop:
             self.stop = ack.stop[:MAX_LINE]
             self.stopped.set()

@@ -452,6 +452,16 @@ def test_silence_is_noticed_and_forgiven(rack: Rack) -> None:
     assert rack.state_of("node01") == "installing"
 
 
+def test_the_more_machines_the_less_often_each_reports(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = rack.approved()
+    rack.head.install(["node01"])
+    machine.hello()
+    machine.plan()
+    assert machine.report(phase=Phase.WRITE, done=1, total=2).every < 1
+    monkeypatch.setattr("appliance.head_install.REPORTS", 0.1)
+    assert machine.report(phase=Phase.WRITE, done=1, total=2).every == 10
+
+
 # --- call home
 
 

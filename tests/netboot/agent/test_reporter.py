@@ -77,6 +77,22 @@ def test_only_the_newest_progress_is_told_and_a_new_phase_ends_it() -> None:
     assert link.taken[-1].phase is Phase.GROW
 
 
+def test_a_busy_head_is_told_of_progress_less_often_and_of_events_at_once() -> None:
+    link = FakeLink(ack=Ack(every=300.0))
+    reporter = reporting(link)
+    reporter.progress(Phase.WRITE, 1, 10)
+    wait(lambda: bool(link.taken))
+    wait(lambda: reporter.every == 10.0)
+    reporter.progress(Phase.WRITE, 2, 10)
+    reporter.event(Report("", phase=Phase.GROW))
+    assert reporter.flush(5) and link.taken[-1].phase is Phase.GROW
+    link.ack = Ack()
+    reporter.event(Report("", phase=Phase.FIT))
+    assert reporter.flush(5)
+    wait(lambda: reporter.every == 0.01)
+    reporter.close()
+
+
 def test_a_head_that_is_away_hears_everything_that_counts_later(monkeypatch: pytest.MonkeyPatch) -> None:
     away = threading.Event()
     away.set()
