@@ -229,7 +229,9 @@ def apt_update() -> bool:
 
 
 def venv() -> None:
-    """A virtual environment of the interpreter that runs this, with pip."""
+    """A virtual environment of the interpreter that runs this, with pip; started from inside of it, it stays."""
+    if Path(sys.prefix) == VENV:
+        return
     key = digest([sys.executable.encode(), sys.version.encode()])
     if not stale("venv", key, Path(PYTHON)):
         return
