@@ -146,5 +146,7 @@ class Timeline:
 def clean(text: str) -> str:
     """One printable line of at most 500 characters: what machines send may carry control characters, line breaks and
     direction marks, and ends up on terminals."""
+    if len(text) <= MAX_TEXT and text.isprintable():
+        return text.strip()
     flat = "".join(c if c.isprintable() else " " if c in "\t\r\n" else "?" for c in text[: 2 * MAX_TEXT])
     return flat.strip()[:MAX_TEXT]

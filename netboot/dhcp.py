@@ -180,6 +180,7 @@ class DhcpReply:
 
 
 @lru_cache(4096)  # the head's own addresses stand in every reply
+@lru_cache(1 << 14)
 def ip(address: str) -> bytes:
     """An address as option value. Raises DhcpInvalid for text that is none."""
     try:
@@ -317,4 +318,7 @@ def _port(value: bytes) -> str:
 
 
 def _text(value: bytes) -> str:
+    plain = value.rstrip(b"\x00").decode("latin-1")
+    if plain.isascii() and plain.isprintable():
+        return plain
     return "".join(chr(b) if 32 <= b < 127 else "?" for b in value.rstrip(b"\x00"))

@@ -10,6 +10,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 
 from images.errors import GildError
@@ -48,6 +49,7 @@ class Pool:
         try:
             self.network = IPv4Network(network, strict=False)
             first, last = IPv4Address(range_first), IPv4Address(range_last)
+            self._low, self._high = int(self.network[0]), int(self.network[-1])
             excluded = {int(IPv4Address(address)) for address in exclude}
         except ValueError as error:
             raise LeaseInvalid(f"address range {range_first} to {range_last} in {network}: {error}") from None
@@ -113,10 +115,8 @@ class Pool:
 
     def holds(self, address: str) -> bool:
         """The address lies in this network."""
-        try:
-            return IPv4Address(address) in self.network
-        except ValueError:
-            return False
+        number = _number(address)
+        return number is not None and self._low <= number <= self._high
 
     def lease(self, mac: str) -> Lease | None:
         """What `mac` has taken up or is offered."""
@@ -296,7 +296,7 @@ class Pool:
         return mac
 
     def _make_idle(self, address: str, mac: str) -> None:
-        if int(IPv4Address(address)) not in self._members:
+        if _number(address) not in self._members:
             return
         forgotten = self._before.get(mac) if mac else None
         if forgotten is not None:
@@ -304,3 +304,12 @@ class Pool:
         self._idle[address] = mac
         if mac:
             self._before[mac] = address
+
+
+@lru_cache(1 << 14)
+def _number(address: str) -> int | None:
+    """The address as a number; None for what is none. Kept, as the same few thousand come again and again."""
+    try:
+        return int(IPv4Address(address))
+    except ValueError:
+        return None

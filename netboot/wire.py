@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -64,9 +65,22 @@ def from_object(kind: type[T], body: Any) -> T:
     return value
 
 
+_PLAIN: dict[Any, Callable[[Any], bool]] = {
+    str: lambda value: type(value) is str and len(value) <= MAX_TEXT,
+    int: lambda value: type(value) is int and -(1 << 63) < value < 1 << 63,
+    bool: lambda value: type(value) is bool,
+}
+
+
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _wanted(kind: Any) -> tuple[tuple[str, Any, Callable[[Any], bool] | None, bool], ...]:
+    """Of every field: name, type, what recognises a plain value that fits, and whether it has no default."""
+    hints = get_type_hints(kind)
+    return tuple(
+        (entry.name, hints[entry.name], _PLAIN.get(hints[entry.name]),
+         entry.default is MISSING and entry.default_factory is MISSING)
+        for entry in fields(kind)
+    )  # fmt: skip
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
@@ -109,12 +123,15 @@ def _free(value: Any, where: str, depth: int) -> Any:
 def _object(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise WireInvalid(f"{where} is not an object")
-    hints, given = _hints(kind), {}
-    for entry in fields(kind):
-        if entry.name in value:
-            given[entry.name] = _value(hints[entry.name], value[entry.name], f"{where}.{entry.name}")
-        elif entry.default is MISSING and entry.default_factory is MISSING:
-            raise WireInvalid(f"{where} lacks {entry.name!r}")
+    given = {}
+    for name, hint, plain, needed in _wanted(kind):
+        if name in value:
+            entry = value[name]
+            # Most fields are plain and as they should be: the long way is for all others, and knows what to say.
+            fits = plain is not None and plain(entry)
+            given[name] = entry if fits else _value(hint, entry, f"{where}.{name}")
+        elif needed:
+            raise WireInvalid(f"{where} lacks {name!r}")
     return kind(**given)
 
 

@@ -22,7 +22,11 @@ def run(rig: Rig) -> Iterator[Row]:
     told: dict[str, Any] = {}
     arriving = COUNT / ARRIVALS + 30
     with ordered(rig, COUNT) as head:
-        thread = threading.Thread(target=lambda: told.update(fleet(rig, COUNT, ARRIVALS, arriving + SECONDS, EVERY)))
+
+        def live() -> None:
+            told.update(fleet(rig, COUNT, ARRIVALS, pauses=False, reports=arriving + SECONDS, every=EVERY))
+
+        thread = threading.Thread(target=live)
         thread.start()
         time.sleep(arriving + 30)  # warm
         memory, cpu, begun = resident(head.pid), cpu_seconds(head.pid), time.monotonic()

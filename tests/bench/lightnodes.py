@@ -1,9 +1,11 @@
 """Machines made of packets, many at a time: from DISCOVER over TFTP, scripts, hello and plan to "up". No disk.
 
 What is left out of a real machine: of the loader the first block is fetched, of kernel and initrd the first 64 KiB.
+With PAUSES 1 a machine takes its time where a real one does: a loader begins (1 to 3 s), a kernel with its initramfs is
+loaded and begins (15 to 45 s), the installed system begins (10 to 30 s); with 0 it asks its next question at once.
 Runs in the client's namespace, where a whole range of addresses is the machine's own:
 
-    python -m tests.bench.lightnodes HEAD CERTIFICATE COUNT RATE [REPORT_SECONDS EVERY]
+    python -m tests.bench.lightnodes HEAD CERTIFICATE COUNT RATE PAUSES [REPORT_SECONDS EVERY]
 
 prints one JSON object: how many came up, what failed, and the milliseconds of every kind of answer.
 """
@@ -14,6 +16,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import random
 import socket
 import ssl
 import struct
@@ -28,6 +31,7 @@ from netboot.report import HELLO, NEXT, PLAN, REPORT, Answer, Disk, Do, Facts, H
 from netboot.wire import decode, encode
 
 PATIENCE = (4.0, 8.0, 16.0, 32.0)  # seconds a ROM waits for each of its tries, by DHCP and TFTP (RFC 2131 section 4.1)
+LOADER, KERNEL, SYSTEM = (1.0, 3.0), (15.0, 45.0), (10.0, 30.0)  # seconds: least, most
 GIVE_UP = 60.0  # seconds for one answer
 RANGE = "bytes=0-65535"
 
@@ -56,8 +60,8 @@ class Wire(asyncio.DatagramProtocol):
 class Fleet:
     """All machines, and what they measured."""
 
-    def __init__(self, head: str, certificate: str, reports: float = 0.0, every: float = 10.0) -> None:
-        self.head, self.reports, self.every = head, reports, every
+    def __init__(self, head: str, certificate: str, pauses: bool, reports: float = 0.0, every: float = 10.0) -> None:
+        self.head, self.pauses, self.reports, self.every = head, pauses, reports, every
         self.context = ssl.create_default_context(cafile=certificate)
         self.context.check_hostname = False
         self.wire = Wire()
@@ -88,14 +92,21 @@ class Fleet:
             where = "TFTP"
             await self._loader(address, loader)
             where = "DHCP"
+            await self._begin(number, *LOADER)
             await self._address(number, 2, ipxe=True)
             where = "HTTP"
             token = await self._script(number, address)
             where = "agent"
+            await self._begin(number, *KERNEL)
             await self._agent(number, address, token)
             self.up += 1
         except Exception as error:  # told as a figure: a bench goes on
             self.failures[f"{where}: {type(error).__name__} {error!s:.80}"] += 1
+
+    async def _begin(self, number: int, least: float, most: float) -> None:
+        """What a machine loads needs a moment, each its own."""
+        if self.pauses:
+            await asyncio.sleep(random.Random(f"{number} {least}").uniform(least, most))
 
     # --- before the agent
 
@@ -204,6 +215,7 @@ class Fleet:
             await post(REPORT, Report(session, finished=True, finish=plan.finish))
         finally:
             writer.close()
+        await self._begin(number, *SYSTEM)
         body = f"hostname {plan.node}\nkernel 6.1\n".encode()
         proof = hashlib.sha256(plan.home_secret.encode() + body).hexdigest()
         reader, writer = await self._open(address, 80, None, "HTTP connect")
@@ -265,9 +277,9 @@ def facts(number: int) -> Facts:
     )  # fmt: skip
 
 
-def main(head: str, certificate: str, count: str, rate: str, reports: str = "0", every: str = "10") -> None:
+def main(head: str, certificate: str, count: str, rate: str, pauses: str, *reports: str) -> None:
     """See above."""
-    fleet = Fleet(head, certificate, float(reports), float(every))
+    fleet = Fleet(head, certificate, pauses == "1", *map(float, reports))
     asyncio.run(fleet.run(int(count), float(rate)))
     print(json.dumps(fleet.told()))
 
