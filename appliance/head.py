@@ -43,6 +43,7 @@ from appliance.head_rolling import Rolling
 from appliance.head_rules import Rules
 from appliance.head_secrets import Secrets
 from appliance.head_services import Services
+from appliance.head_telling import Telling
 from appliance.host_keys import HostKeys
 from appliance.paths import Paths
 from appliance.recorder import Recorder
@@ -89,6 +90,7 @@ class Head:
         self._installs.on_hello = self._shown
         self.networks = Networks(self.roster)
         self._acceptance = Acceptance(self.roster, self._keys)
+        self._telling = Telling(self.roster, self._keys)
         self._bmcs = Bmcs(self.roster)
         self._powers = Powers(self.roster, self._bmcs)
         self._dhcp.heard = self._powers.heard
@@ -150,6 +152,7 @@ class Head:
         self.capture = self._captures.order
         self.cancel = self._orders.cancel
         self.acceptance = self._acceptance.acceptance
+        self.telling, self.told = self._telling.telling, self._telling.told
         self.bmcs = self._bmcs.bmcs
         self.bmc_set = self._bmcs.set
         self.bmc_trust = self._bmcs.trust

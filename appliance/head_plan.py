@@ -192,10 +192,15 @@ def _with(extra: tuple[Edit, ...], edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
     return (*joined, *(Edit(name, options) for name, options in more.items()))
 
 
-def _edits(
-    node: Node, order: Order, profile: Profile, config: Config, network: Network, keys: dict[str, str], home: str
-) -> tuple[Edit, ...]:
-    """The changes every node gets, in the order in which they are applied."""
+def identity(node: Node, profile: Profile, config: Config, network: Network) -> tuple[Edit, ...]:
+    """The changes that say who a node is and where, with what its profile says of them: all that has to be made anew
+    when it is renamed or readdressed."""
+    edits = _identity(node, config, network)
+    names = {edit.edit for edit in edits}
+    return _with(tuple(edit for edit in profile.edits if edit.edit in names), edits)
+
+
+def _identity(node: Node, config: Config, network: Network) -> tuple[Edit, ...]:
     return (
         Edit("hostname", {"name": node.name, "domain": config.domain}),
         Edit("network", {
@@ -207,6 +212,15 @@ def _edits(
             "entries": {config.address: f"head.{config.domain} head"},
         }),
         Edit("resolv", {"dns": list(network.dns), "domain": config.domain}),
+    )  # fmt: skip
+
+
+def _edits(
+    node: Node, order: Order, profile: Profile, config: Config, network: Network, keys: dict[str, str], home: str
+) -> tuple[Edit, ...]:
+    """The changes every node gets, in the order in which they are applied."""
+    return (
+        *_identity(node, config, network),
         Edit("machine_id", {"id": node.machine_id}),
         Edit("host_keys", {"keys": keys}),
         Edit("origin", {"image": order.image, "manifest": order.digest, "profile": profile.name}),

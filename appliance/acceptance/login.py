@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from shlex import quote
+from typing import IO
 
 from appliance.acceptance.checks import Target
 from appliance.acceptance.script import MAX_LINE, MAX_LINES, Told, read
 from images.errors import GildError
-from images.run import beside, run
+from images.run import beside, pipe, run
 
 CONNECT = 6  # seconds
 LOOK = 0.25  # seconds between two looks whether a person has had enough
@@ -48,6 +49,12 @@ class Login:
         it does not end in time."""
         done = run(self._argv(target, script), input=data, timeout=seconds, check=False, act=f"asking {target.name}")
         return read((0.0, line) for line in done.stderr[: MAX_LINE * MAX_LINES].decode("utf-8", "replace").splitlines())
+
+    @contextmanager
+    def read(self, target: Target, script: str, seconds: float) -> Iterator[IO[bytes]]:
+        """What a script prints on the node, as a stream. Raises ToolMissing, CommandFailed."""
+        with pipe(self._argv(target, script, "-n"), timeout=seconds, act=f"asking {target.name}") as stream:
+            yield stream
 
     def stop(self) -> None:
         """No more."""

@@ -23,6 +23,7 @@ VERBS = {
     "wake": ("node_power", "wake"),
     "bmc": ("node_bmc", "command"),
     "set": ("node_change", "set_"),
+    "tell": ("node_tell", "command"),
     "same": ("node_change", "same"),
     "other": ("node_change", "other"),
     "rm": ("node_change", "rm"),

@@ -5,6 +5,7 @@ No more than two run at a time: the emulated processors of a small machine carry
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from appliance.acceptance.checks import NAMES
 from tests.lab.controller import Controller
 from tests.lab.demo import IMAGE, debian
-from tests.lab.lab import Lab, Machine
+from tests.lab.lab import Lab, LabError, Machine
 from tests.lab.test_install import SECONDS, lab_with_image, row
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.timeout(2400)]
@@ -97,6 +99,26 @@ def profiles(lab: Lab, controller: Controller) -> None:
     script.chmod(0o755)
 
 
+def renamed(lab: Lab, controller: Controller) -> None:
+    """node02 becomes db2, at another address: its running system is told, and comes back as that."""
+    lab.gild("node", "set", "node02", "--name", "db2", "--address", "10.77.0.222", text=True)
+    gild = [*lab.program, "--state", str(lab.state)]
+    (told,) = json.loads(
+        controller.run(*gild, "node", "tell", "db2", "--key", str(key_of(lab)), "--yes", "--json", timeout=120)
+    )
+    assert told["told"] and told["at"] != "10.77.0.222", told
+    skipped = [word for name in NAMES if name not in ("reach", "name", "address") for word in ("--skip", name)]
+    test = [*gild, "cluster", "test", "db2", "--key", str(key_of(lab)), "--json", *skipped]
+
+    def answers() -> bool:
+        with contextlib.suppress(LabError, ValueError):
+            return bool(json.loads(controller.run(*test, timeout=60))["passed"])
+        return False
+
+    lab.wait(answers, SECONDS, "db2 to answer at its new address, by its new name", every=3.0)
+    assert row(lab, "db2")["state"] == "up"
+
+
 def test_four_machines_become_a_cluster(pyz: object) -> None:
     with lab_with_image() as lab, Controller(lab) as controller:
         debian(lab)
@@ -123,15 +145,16 @@ def test_four_machines_become_a_cluster(pyz: object) -> None:
         words = ["--state", str(lab.state), "cluster", "test", "@rack1", "--key", str(key_of(lab)), "--json"]
         report = json.loads(controller.run(*lab.program, *words, timeout=300))
         assert report["passed"] and [node["name"] for node in report["nodes"]] == ["node01", "node02"], report
-        for machine in compute:
-            machine.stop()
+        compute[0].stop()
+        renamed(lab, controller)
+        compute[1].stop()
 
         storage = [lab.machine(f"s{n}", "bios", disk_size=f"{n + 3}G", bus="ahci") for n in (1, 2)]
         for machine, name in zip(storage, ("store1", "store2"), strict=True):
             assert appear(lab, machine)["name"] == name
         installed(lab, "store[1-2]")
         assert {node["name"]: node["image"].partition(":")[0] for node in nodes(lab)} == {
-            "node01": SLURM, "node02": SLURM, "store1": IMAGE, "store2": IMAGE,
+            "node01": SLURM, "db2": SLURM, "store1": IMAGE, "store2": IMAGE,
         }  # fmt: skip
 
         # Another card in the same machine: said, and nothing is guessed.
