@@ -16,7 +16,7 @@ from appliance.errors import Wrong
 @click.argument("nodes", nargs=-1, required=True)
 @click.option("--profile", help="Another profile.")
 @click.option("--name", help="Another name, for one node.")
-@click.option("--address", metavar="IP", help="Another address, for one node, from the next boot on.")
+@click.option("--address", metavar="IP", help="Another address, for one node.")
 @click.option("--loader", type=click.Choice(["auto", "secure"]), help="secure: signed shim and GRUB (Secure Boot).")
 @click.option("--image", metavar="NAME", help="Another image than the profile's; '' for the profile's again, as below.")
 @click.option("--cmdline", metavar="TEXT", help="Other kernel arguments of the installed system.")
@@ -34,6 +34,8 @@ def set_(site: Site, /, nodes: tuple[str, ...], **fields: Any) -> None:
         raise Wrong(f"nothing to change on {', '.join(nodes)}", "see: gild.pyz node set --help")
     rows = site.client.post("nodes", "set", refs=list(nodes), **given)
     print(f"{rows[0]['name']} is set" if len(rows) == 1 else f"{len(rows)} are set")
+    if {"name", "address"} & given.keys() and rows[0]["state"] == "up":
+        print(f"its running system does not know yet: gild.pyz node tell {rows[0]['name']}")
 
 
 @click.command("same")

@@ -34,7 +34,7 @@ def test_a_new_name_and_a_new_address(town: Townlet) -> None:
     assert row["at"] == address(1) and not row["told"] and (own / "hostname").read_text() == "node01\n"
 
     set_ = town.gild("node", "set", "node01", "--name", "db1")
-    assert set_.returncode == 0, set_.stderr
+    assert set_.returncode == 0 and "gild.pyz node tell db1" in set_.stdout, set_.stderr
     before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file() and not path.is_symlink()}
     refused = town.gild("node", "tell", "db1", "--key", town.key, "--no-restart")
     assert refused.returncode and "add --yes" in refused.stderr
