@@ -55,11 +55,12 @@ def test_a_new_name_and_a_new_address(town: Townlet) -> None:
     assert "its system was told that it is db1" in log and "hostname db1" in log
     assert "telling" in town.gild("audit").stdout
 
-    # It is to have an address where nobody answers, and is found where it called home from: there it is not, as it
-    # never did. That is said, and nothing is written.
+    # It is to have another address, where nobody answers, and is found where it was told that it is.
     assert town.gild("node", "set", "db1", "--address", "10.78.0.200").returncode == 0
-    lost = town.gild("node", "tell", "db1", "--key", town.key, "--yes", "--no-restart")
-    assert lost.returncode == 1 and "at 10.78.0.200 does not answer" in " ".join(lost.stdout.split())
+    moved = town.gild("node", "tell", "db1", "--key", town.key, "--yes", "--no-restart")
+    assert moved.returncode == 0 and address(1) in moved.stdout, moved.stdout + moved.stderr
+    hosts = (own / "hosts").read_text()
+    assert "10.78.0.200\tdb1.cluster.internal db1" in hosts and address(1) not in hosts
 
 
 def test_another_machine_at_its_address_is_told_nothing(town: Townlet) -> None:
@@ -72,4 +73,5 @@ def test_another_machine_at_its_address_is_told_nothing(town: Townlet) -> None:
 def test_one_that_is_off_does_not_hold_up_the_others(town: Townlet) -> None:
     said = town.gild("node", "tell", "node02", "node03", "--key", town.key, "--json", "--preview")
     rows = {row["node"]: row for row in json.loads(said.stdout)}
-    assert said.returncode == 1 and rows["node02"]["trouble"] and rows["node03"]["trouble"]
+    assert said.returncode == 1 and rows["node02"]["trouble"]
+    assert f"at {address(3)} does not answer at its address" in rows["node03"]["trouble"]
