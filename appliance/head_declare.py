@@ -41,7 +41,8 @@ class Step:
         entry = self.entry
         return {
             "line": entry.line, "name": entry.name, "is": self.word, "mac": " ".join(entry.macs),
-            "address": entry.address, "profile": entry.profile, "serial": entry.serial, "place": entry.is_place,
+            "address": entry.address, "profile": entry.profile, "serial": entry.serial, "port": entry.port,
+            "place": entry.is_place,
         }  # fmt: skip
 
 
@@ -73,25 +74,26 @@ class Declared:
     def listed(self) -> str:
         """All approved nodes as a list that `load` takes back."""
         return render(
-            Entry(0, node.name, node.macs, node.address, node.profile, node.groups, node.serial, node.uuid)
+            Entry(0, node.name, node.macs, node.address, node.profile, node.groups, node.serial, node.uuid, node.port)
             for node in self.roster.sorted()
             if node.name
         )
 
     def consider(self, node: Node) -> bool:
-        """A machine of the waiting room has shown its hardware: whether it is a declared node by serial or UUID. That
-        node has its card and facts from then on."""
+        """A machine of the waiting room has shown its hardware, or its switch the port it is on: whether it is a
+        declared node by serial, UUID or port. That node has its card and facts from then on."""
         if node.state is not State.WAITING:
             return False
         for other in self.roster.nodes.values():
             same = (node.serial and node.serial == other.serial) or (node.uuid and node.uuid == other.uuid)
-            if same and is_unseen(other):
+            if (same or _stands_there(other, node)) and is_unseen(other):
                 return self.fill(other, node)
         return False
 
     def places(self) -> list[Node]:
         """Declared nodes that nothing is known of, in the order of their names."""
-        found = [node for node in self.roster.nodes.values() if is_unseen(node) and not node.serial and not node.uuid]
+        unseen = (node for node in self.roster.nodes.values() if is_unseen(node))
+        found = [node for node in unseen if not (node.serial or node.uuid or node.port)]
         return sorted(found, key=lambda node: natural(node.name))
 
     def fill(self, place: Node, machine: Node) -> bool:
@@ -165,6 +167,7 @@ class Declared:
             address=entry.address or node.address,
             profile=entry.profile or node.profile,
             groups=node.groups if entry.groups is None else entry.groups,
+            port=entry.port or node.port,
         )
         if node.facts is None:
             after = replace(
@@ -219,7 +222,7 @@ class Declared:
     def _declare(self, entry: Entry, node: Node, address: str, now: float) -> Node:
         ready = replace(
             node, state=State.READY, since=now, name=entry.name, profile=entry.profile or DEFAULT,
-            groups=entry.groups or (), address=address,
+            groups=entry.groups or (), address=address, port=entry.port,
         )  # fmt: skip
         self.roster.pool.reserve(ready.holder, address)
         self.roster.replace(ready)
@@ -245,3 +248,8 @@ class Declared:
 def is_unseen(node: Node) -> bool:
     """Declared, and no machine has been seen for it."""
     return node.state is not State.WAITING and not node.macs and node.facts is None
+
+
+def _stands_there(declared: Node, machine: Node) -> bool:
+    """The machine is on the switch port the node was declared to be on."""
+    return bool(declared.port) and declared.port.lower() in (port.lower() for port in machine.ports)

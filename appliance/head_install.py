@@ -26,14 +26,14 @@ from netboot.order import Order, accepts, close, give, hashed, repeats, take
 from netboot.plan import InstallPlan
 from netboot.policy import Act, Asks, Decision, decide
 from netboot.profile import FINISHES
-from netboot.report import OWN_LOADER, Ack, Answer, Disk, Do, Facts, FileAsk, Hello, Next, Nic, PlanAsk, Report
+from netboot.report import OWN_LOADER, Ack, Answer, Disk, Do, Facts, FileAsk, Hello, Next, Nic, PlanAsk, Report, Seat
 from netboot.wire import WIRE
 
 REPORTS = 500  # reports of progress a second the head asks for at most, from all machines: a tenth of a core (measured)
 POLL = 25.0  # seconds a waiting agent's question is held back at most
 MAX_DISKS, MAX_NICS, MAX_WORD = 512, 128, 256
 
-T = TypeVar("T", Facts, Disk, Nic)
+T = TypeVar("T", Facts, Disk, Nic, Seat)
 
 
 class Refused(GildError):
@@ -91,6 +91,12 @@ class Installs:
 
     def _learn(self, node: Node, facts: Facts, sighting: Sighting, address: str) -> Node:
         self.roster.touch(node.id)
+        if node.facts is not None and node.state is not State.WAITING:
+            # Switches speak only every half minute. Whoever waits may have been carried somewhere else meanwhile.
+            before = {nic.mac: nic for nic in node.facts.nics}
+            nics = (replace(nic, switch=old.switch, port=old.port) if (old := before.get(nic.mac)) else nic
+                    for nic in facts.nics)  # fmt: skip
+            facts = replace(facts, nics=tuple(nics))
         # The card whose address is reserved stays the first one.
         macs = tuple(dict.fromkeys([*(mac for mac in node.macs[:1] if mac in sighting.macs), *sighting.macs]))
         machine = f"{facts.vendor} {facts.product}".strip() or "unknown make"
@@ -109,6 +115,9 @@ class Installs:
         """What a waiting machine is to do; the answer is held back until there is something, or its time is over.
         Raises SessionUnknown."""
         session = self.sessions.find(ask.session)
+        if ask.seats:
+            self._seated(session, ask.seats)
+            session = self.sessions.find(ask.session)  # it may have turned out to be a declared node
         answer = self._answer(session, ask.session, "")
         if answer.do is Do.WAIT and ask.wait > 0:
             with contextlib.suppress(TimeoutError):
@@ -117,6 +126,23 @@ class Installs:
             session = self.sessions.find(ask.session)
             answer = self._answer(session, ask.session, "")
         return answer
+
+    def _seated(self, session: Session, seats: tuple[Seat, ...]) -> None:
+        """The switches a machine is on have said so."""
+        node = self.roster.nodes[session.node_id]
+        if node.facts is None or not (session.trusted or node.state is State.WAITING):
+            return
+        known = {seat.nic: _words(seat) for seat in seats[:MAX_NICS]}
+        nics = tuple(
+            replace(nic, switch=known[nic.name].switch, port=known[nic.name].port) if nic.name in known else nic
+            for nic in node.facts.nics
+        )
+        for nic in set(nics) - set(node.facts.nics):
+            self.roster.timeline.note(node.id, f"{nic.name} is on port {nic.port} of the switch {nic.switch}")
+        node = replace(node, facts=replace(node.facts, nics=nics))
+        self.roster.replace(node)
+        if session.trusted:
+            self.on_hello(node)
 
     def _answer(self, session: Session, secret: str, token: str) -> Answer:
         node = self.roster.nodes[session.node_id]
@@ -214,6 +240,9 @@ class Installs:
         node = self.roster.nodes[session.node_id]
         if session.trusted or node.state is State.WAITING:
             self.roster.timeline.machine_log(node.id, tuple(line for line in report.lines if line.strip()))
+        if report.seats:
+            self._seated(session, report.seats)
+            node = self.roster.nodes.get(session.node_id, node)
         order = self.roster.orders.get(node.id)
         if order is None or not hmac.compare_digest(order.session, hashed(report.session)):
             return self._not_begun(session, node, order, report)

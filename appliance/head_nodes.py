@@ -91,6 +91,7 @@ class Nodes:
             "maker": maker(node.mac),
             "uuid": node.uuid,
             "serial": node.serial,
+            "ports": list(node.ports),
             "machine": f"{facts.vendor} {facts.product}".strip() if facts else "",
             "firmware": (facts.firmware if facts else "") or node.firmware,
             "profile": node.profile,

@@ -101,9 +101,16 @@ class Node:
     started_at: float = 0.0  # first packet of the boot in which the plan was taken
     written_at: float = 0.0
     up_at: float = 0.0
+    port: str = ""  # SWITCH:PORT it was declared to be on
     relay: str = ""  # the DHCP relay it was last heard through, and the port that names
     home: dict[str, str] = field(default_factory=dict)  # what its installed system said of itself when it called
     facts: Facts | None = None
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """The switch ports its cards are on, as SWITCH:PORT, as far as switches have said so."""
+        nics = self.facts.nics if self.facts is not None else ()
+        return tuple(f"{nic.switch}:{nic.port}" for nic in nics if nic.port)
 
     @property
     def label(self) -> str:

@@ -16,8 +16,9 @@ from netboot.noderange import NoderangeInvalid, check_group
 MAX_ROWS = 20_000
 MAX_SIZE = 8 << 20  # bytes
 MAX_LINE = 4096  # characters
+MAX_PORT = 130  # characters of SWITCH:PORT
 MAX_TOLD = 20  # bad lines that are named; the others are counted
-COLUMNS = ("name", "mac", "address", "profile", "groups", "serial", "uuid")
+COLUMNS = ("name", "mac", "address", "profile", "groups", "serial", "uuid", "port")
 
 
 class NodelistInvalid(GildError):
@@ -37,16 +38,17 @@ class Entry:
     groups: tuple[str, ...] | None = None
     serial: str = ""
     uuid: str = ""
+    port: str = ""  # of a switch, as SWITCH:PORT
 
     @property
     def is_place(self) -> bool:
         """Nothing says which machine it is: it is filled by one that is switched on in its turn."""
-        return not (self.macs or self.serial or self.uuid)
+        return not (self.macs or self.serial or self.uuid or self.port)
 
 
 def parse(data: bytes) -> list[Entry]:
-    """The nodes of a list, each name, MAC, address, serial and UUID once. Raises NodelistInvalid naming every line that
-    cannot be used (the first MAX_TOLD)."""
+    """The nodes of a list, each name, MAC, address, serial, UUID and port once. Raises NodelistInvalid naming every
+    line that cannot be used (the first MAX_TOLD)."""
     if len(data) > MAX_SIZE:
         raise NodelistInvalid(f"the list has {len(data)} bytes, more than {MAX_SIZE}", "split it")
     try:
@@ -86,7 +88,7 @@ def render(entries: Iterable[Entry]) -> str:
     for entry in entries:
         writer.writerow([
             entry.name, " ".join(entry.macs), entry.address, entry.profile, " ".join(entry.groups or ()), entry.serial,
-            entry.uuid,
+            entry.uuid, entry.port,
         ])  # fmt: skip
     return out.getvalue()
 
@@ -153,13 +155,17 @@ def _entry(line: int, row: dict[str, str]) -> Entry:
     profile = row.get("profile", "")
     if not all(c.isprintable() for c in profile):
         raise ValueError(f"{_shown(profile)} is no name of a profile")
-    return Entry(line, check_name(row["name"]), macs, address, profile, groups, serial, real_uuid(uuid))
+    port = row.get("port", "")
+    if port and not (port.isprintable() and len(port) <= MAX_PORT and port.strip(":").count(":")):
+        raise ValueError(f"{_shown(port)} is no port of a switch, such as sw1:Gi1/0/7")
+    return Entry(line, check_name(row["name"]), macs, address, profile, groups, serial, real_uuid(uuid), port)
 
 
 def _doubles(entries: Iterable[Entry], bad: list[str]) -> None:
     seen: dict[tuple[str, str], int] = {}
     for entry in entries:
         keys = [("name", entry.name), ("address", entry.address), ("serial", entry.serial), ("UUID", entry.uuid)]
+        keys.append(("port", entry.port.lower()))
         for kind, value in [*keys, *(("MAC", mac) for mac in entry.macs)]:
             if value and (other := seen.setdefault((kind, value), entry.line)) != entry.line:
                 bad.append(f"line {entry.line}: the {kind} {_shown(value)} is in line {other} already")

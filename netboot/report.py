@@ -82,6 +82,8 @@ class Nic:
     link: bool = False
     speed: int = 0  # Mbit/s, 0 = unknown
     boot: bool = False  # the one this machine booted from
+    switch: str = ""  # and the port of it that the card is on, once the switch has said so (netboot.lldp)
+    port: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,22 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Seat:
+    """The port of a switch that a network card (by its name) is on."""
+
+    nic: str
+    switch: str
+    port: str
+
+
+@dataclass(frozen=True)
 class Next:
-    """A waiting agent asks what to do. The head may hold the answer back for `wait` seconds."""
+    """A waiting agent asks what to do. The head may hold the answer back for `wait` seconds. `seats` is all that the
+    machine has heard of switches so far; hello comes too early for that."""
 
     session: str
     wait: int = 20
+    seats: tuple[Seat, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,6 +185,7 @@ class Report:
     finished: bool = False  # everything is on the disk; the agent boots it next
     finish: str = ""  # how: "kexec", "reboot" or "poweroff"
     seconds: float = 0.0  # since the agent started
+    seats: tuple[Seat, ...] = ()  # as in Next
 
 
 @dataclass(frozen=True)

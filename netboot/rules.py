@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -90,8 +90,14 @@ def fits(rule: Rule, node: Node) -> bool:
 
 
 def first(rules: Iterable[Rule], node: Node) -> Rule | None:
-    """The first rule that fits, which decides."""
-    return next((rule for rule in rules if fits(rule, node)), None)
+    """The first rule that fits, which decides. Switches say only every half minute who they are: until then a rule
+    about ports that may fit keeps later ones from deciding."""
+    for rule in rules:
+        others = tuple((key, value) for key, value in rule.conditions if key != "port")
+        open_ = others != rule.conditions and not node.ports
+        if fits(replace(rule, conditions=others) if open_ else rule, node):
+            return None if open_ else rule
+    return None
 
 
 Test = Callable[[Node], bool]
@@ -168,13 +174,14 @@ _CONDITIONS: dict[str, Callable[[str], Test]] = {
     "firmware": _firmware,
     "arch": _pattern(lambda node: node.facts.arch),
     "subnet": _subnet,
+    "port": lambda value: lambda node: any(fnmatch.fnmatchcase(port.lower(), value.lower()) for port in node.ports),
 }
 _WANTED = {
     "vendor": "a pattern for vendor and product, such as Dell*", "serial": "a pattern such as S3Z9*",
     "mac": "the first bytes of a card's address, such as 52:54:00", "memory": "64GiB+ or 8GiB-16GiB",
     "cores": "8, 8+ or 4-16", "disks": "how many, 1, 2+ or 2-4, removable ones left out",
     "disk": "the size of the largest, 1TB+ or 100GB-500GB", "firmware": "bios or uefi", "arch": "x86_64 or aarch64",
-    "subnet": "a network such as 10.2.0.0/16",
+    "subnet": "a network such as 10.2.0.0/16", "port": "a pattern for SWITCH:PORT such as sw1:Gi1/0/*",
 }  # fmt: skip
 
 

@@ -22,12 +22,13 @@ from appliance.errors import Environment, Wrong
 @click.option("--group", "groups", multiple=True, metavar="GROUP", help="A group it is in; repeatable.")
 @click.option("--serial", help="Its serial number, where no card is known.")
 @click.option("--uuid", help="Its SMBIOS UUID, where no card is known.")
+@click.option("--port", metavar="SWITCH:PORT", help="The switch port it is on, as the switch says it (LLDP).")
 @JSON
 @click.pass_obj
 def add(site: Site, /, name: str, json_: bool, **given: Any) -> None:
     """Declare a node before its machine is seen.
 
-    With no MAC, serial or UUID it is a place, filled in the order of power-on.
+    With no MAC, serial, UUID or port it is a place, filled in the order of power-on.
     """
     said = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
     row = site.client.post("declared", "add", name=name, **said)
@@ -48,7 +49,7 @@ def load(site: Site, /, file: str, preview: bool, json_: bool) -> None:
     """Declare the nodes of a list, or change them; all or nothing.
 
     FILE (- for standard input) is CSV with a first line of names (name, mac, address, profile, groups, serial, uuid,
-    in any order), a hosts file, or an ethers file. Loading it again changes nothing.
+    port, in any order), a hosts file, or an ethers file. Loading it again changes nothing.
     """
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
@@ -64,8 +65,8 @@ def load(site: Site, /, file: str, preview: bool, json_: bool) -> None:
     show.table(
         ["line", "node", "is", "card", "address", "profile"],
         [
-            [str(row["line"]), row["name"], row["is"], row["mac"] or row["serial"] or "the next switched on",
-             row["address"], show.safe(row["profile"])]
+            [str(row["line"]), row["name"], row["is"], show.safe(_known_by(row)), row["address"],
+             show.safe(row["profile"])]
             for row in rows
         ],
         "no node",
@@ -73,6 +74,10 @@ def load(site: Site, /, file: str, preview: bool, json_: bool) -> None:
     counts = {word: sum(row["is"] == word for row in rows) for word in dict.fromkeys(row["is"] for row in rows)}
     print(", ".join(f"{count} {word}" for word, count in counts.items()) + ("; nothing was done" if preview else ""))
     return None
+
+
+def _known_by(row: dict[str, Any]) -> str:
+    return str(row["mac"] or row["serial"] or row["port"] or "the next switched on")
 
 
 @click.command("order")

@@ -72,6 +72,7 @@ def show_(site: Site, /, node: str, json_: bool) -> None:
             ("machine", show.safe(f"{facts.get('vendor', '')} {facts.get('product', '')}".strip())),
             ("serial", show.safe(facts.get("serial", ""))),
             ("uuid", show.safe(row["uuid"] or "")),
+            ("switch port", show.safe(", ".join(row["ports"]))),
             ("relay", show.safe(row["relay"])),
             ("firmware", show.safe(row["firmware"] or "") + (", Secure Boot on" if facts.get("secure_boot") else "")),
             ("processor", show.safe(f"{facts.get('cpu', '')}, {facts.get('cores', 0)} cores") if facts else ""),

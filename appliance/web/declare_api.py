@@ -65,7 +65,7 @@ class DeclareApi:
 
 def _entry(body: dict[str, Any]) -> Entry:
     words: dict[str, str] = {}
-    for key in ("name", "address", "profile", "serial", "uuid"):
+    for key in ("name", "address", "profile", "serial", "uuid", "port"):
         words[key] = read_text(body, key) or ""
     for key in ("mac", "groups"):
         words[key] = " ".join(read_texts(body, key)) if key in body else ""

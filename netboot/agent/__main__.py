@@ -46,6 +46,7 @@ def story(machine: Machine) -> int:
 
     link = Link(settings.head, settings.https_port, settings.pem, log=screen.out, sleep=machine.sleep)
     reporter = Reporter(link)
+    link.seats = machine.switches(screen.say)
     answer = _hello(link, screen, nic, facts, settings.token)
     screen.connect(reporter.say)
     reporter.start()

@@ -29,7 +29,22 @@ from netboot.capture import (
     Offer,
 )
 from netboot.plan import InstallPlan
-from netboot.report import FILE, HELLO, NEXT, PLAN, REPORT, Ack, Answer, Facts, FileAsk, Hello, Next, PlanAsk, Report
+from netboot.report import (
+    FILE,
+    HELLO,
+    NEXT,
+    PLAN,
+    REPORT,
+    Ack,
+    Answer,
+    Facts,
+    FileAsk,
+    Hello,
+    Next,
+    PlanAsk,
+    Report,
+    Seat,
+)
 from netboot.wire import MAX_MESSAGE, WireInvalid, decode, encode
 
 T = TypeVar("T")
@@ -74,6 +89,8 @@ class Link:
         except (ValueError, ssl.SSLError) as error:
             raise HeadAway(f"the head's certificate cannot be read: {error}") from None
         self.session = ""
+        self.seats: Callable[[], tuple[Seat, ...]] = lambda: ()  # what is known of switches; told once it is new
+        self._told: tuple[Seat, ...] = ()
         self._who: Hello | None = None
         self._wire = threading.local()
 
@@ -90,16 +107,23 @@ class Link:
         if self._who is None:
             raise HeadRefused("hello was never said")
         answer = self._post(HELLO, replace(self._who, token=""), Answer)
-        self.session = answer.session
+        self.session, self._told = answer.session, ()
         return answer
+
+    def _news(self) -> tuple[Seat, ...]:
+        seats = self.seats()
+        return seats if seats != self._told else ()
 
     def next(self, wait: int = 20) -> Answer:
         """What to do now; the head holds the answer back for at most `wait` seconds. Repeats while the head is away,
         says hello again if it has forgotten us. Raises HeadRefused for any other no."""
 
         def ask() -> Answer:
+            news = self._news()
             try:
-                return self._post(NEXT, Next(self.session, wait), Answer, timeout=wait + TIMEOUT)
+                answer = self._post(NEXT, Next(self.session, wait, news), Answer, timeout=wait + TIMEOUT)
+                self._told = news or self._told
+                return answer
             except HeadRefused as refused:
                 if refused.status not in (401, 404):
                     raise
@@ -143,8 +167,11 @@ class Link:
 
     def report(self, report: Report) -> Ack:
         """Deliver one report now, with the session of the moment. Raises HeadAway, HeadRefused."""
+        news = self._news()
         try:
-            return self._post(REPORT, replace(report, session=self.session), Ack)
+            ack = self._post(REPORT, replace(report, session=self.session, seats=news), Ack)
+            self._told = news or self._told
+            return ack
         except HeadRefused as refused:
             if refused.status not in (401, 404):
                 raise

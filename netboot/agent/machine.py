@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from images.errors import TargetFailed
 from netboot.agent import facts, kexec, modules
 from netboot.agent.network import Address, Network
-from netboot.report import Facts, Nic
+from netboot.agent.switches import Switches
+from netboot.report import Facts, Nic, Seat
 
 DRIVERS_WAIT = 60.0  # seconds for NIC and disks to appear; a SAS expander full of disks takes half of it to spin up
 KERNEL_LINES = 40  # told when an installation fails
@@ -76,6 +77,12 @@ class Machine:
         nic, address = network.up(mac, given)
         network.keep(nic, address)
         return nic, address
+
+    def switches(self, log: Callable[[str], None]) -> Callable[[], tuple[Seat, ...]]:
+        """Listen to the switches the network cards are on, from now on. Gives what tells the ports known by then."""
+        heard = Switches(log)
+        heard.listen(self.nics(""))
+        return heard.seats
 
     def mount(self, source: str, target: str, fs: str) -> None:
         """Mount a device; `unmount_all` undoes it. Raises TargetFailed."""

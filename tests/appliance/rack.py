@@ -20,7 +20,7 @@ from images.errors import NotFound
 from images.manifest import Manifest, Partition, Run
 from netboot import dhcp
 from netboot.plan import BootPiece, InstallPlan
-from netboot.report import Ack, Answer, Disk, Facts, Hello, Nic, Phase, PlanAsk, Report
+from netboot.report import Ack, Answer, Disk, Facts, Hello, Next, Nic, Phase, PlanAsk, Report, Seat
 
 HEAD_IP = "10.1.0.1"
 DIGEST = "d" * 64
@@ -235,6 +235,11 @@ class Machine:
         self.answer = self.rack.head.hello(Hello(self.mac, self.facts(), token, agent="1"), self.address)
         self.session = self.answer.session
         return self.answer
+
+    def seated(self, port: str, switch: str = "sw1") -> Answer:
+        """It has heard its switch."""
+        ask = Next(self.session, 0, (Seat("eth0", switch, port),))
+        return asyncio.run(self.rack.head.next(ask))
 
     def plan(self, token: str | None = None) -> InstallPlan:
         assert self.answer is not None
