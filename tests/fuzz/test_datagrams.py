@@ -11,13 +11,13 @@ import os
 import random
 import socket
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 from dnslib import DNSRecord
 
-from netboot import dhcp, dns, firmware, forward, replies, tftp, udp
+from netboot import arp, dhcp, dns, firmware, forward, lldp, replies, tftp, udp
 from netboot.tftpd import BytesSource, TftpServer
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -148,8 +148,19 @@ def one_answer(data: bytes) -> None:
         assert again is not None and (again is forward.USELESS or again.counts == found.counts)
 
 
+def one_lldp(data: bytes) -> None:
+    found = lldp.parse(data)
+    assert found is None or all(0 < len(text) <= lldp.MAX_TEXT and text.isprintable() for text in found)
+
+
+def one_arp(data: bytes) -> None:
+    found = arp.claim(data)
+    assert found is None or (IPv4Address(found[0]) and len(found[1]) == 17)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "dhcp": one_dhcp, "tftp": one_tftp, "dns": one_dns, "answers": one_answer,
+    "lldp": one_lldp, "arp": one_arp,
 }  # fmt: skip
 
 

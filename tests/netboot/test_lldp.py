@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 from scapy.contrib import lldp as oracle
 from scapy.layers.l2 import Ether
 
-from netboot.lldp import MAX_TEXT, parse
+from netboot.lldp import GROUP, MAX_TEXT, parse
 
 
 def frame(*more: object, chassis: object = None, port: object = None, ttl: int = 120) -> bytes:
     """The content of a frame as scapy builds it."""
-    built = Ether() / (chassis or oracle.LLDPDUChassisID(subtype=4, id="00:1b:21:aa:bb:cc"))
+    built = Ether(src="00:1b:21:aa:bb:01", dst=GROUP.hex(":")) / (
+        chassis or oracle.LLDPDUChassisID(subtype=4, id="00:1b:21:aa:bb:cc")
+    )
     built = built / (port or oracle.LLDPDUPortID(subtype=5, id=b"Gi1/0/7")) / oracle.LLDPDUTimeToLive(ttl=ttl)
     for part in more:
         built = built / part
