@@ -154,7 +154,7 @@ def network_of(node: Node, subnet: Subnet, domain: str, mac: str) -> Network:
     """The node's place in its network; `mac` is the card it boots from."""
     return Network(
         mac=mac, address=node.address, prefix=subnet.net.prefixlen, gateway=subnet.router,
-        dns=subnet.dns or (subnet.head,), domain=domain,
+        dns=subnet.dns or (subnet.head,), domain=domain, mtu=subnet.mtu, routes=subnet.routes,
     )  # fmt: skip
 
 
@@ -205,7 +205,8 @@ def _identity(node: Node, config: Config, network: Network) -> tuple[Edit, ...]:
         Edit("hostname", {"name": node.name, "domain": config.domain}),
         Edit("network", {
             "mac": network.mac, "address": network.address, "prefix": network.prefix, "gateway": network.gateway,
-            "dns": list(network.dns), "domain": network.domain, "name": network.name,
+            "dns": list(network.dns), "domain": network.domain, "name": network.name, "mtu": network.mtu,
+            "routes": list(network.routes),
         }),
         Edit("hosts", {
             "name": node.name, "domain": config.domain, "address": node.address,

@@ -73,6 +73,8 @@ class Network:
     dns: tuple[str, ...] = ()
     domain: str = ""
     name: str = "lan0"
+    mtu: int = 0  # bytes; 0: what the card has
+    routes: tuple[str, ...] = ()  # "10.0.0.0/8 via 10.1.0.1", beside the gateway's
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ def interfaces(tree: Tree, card: Card) -> list[str]:
     lines = ["auto lo", "iface lo inet loopback", "", f"auto {card.name}", f"iface {card.name} inet static"]
     lines += [f"    pre-up {rename}", f"    address {card.address}", f"    netmask {mask}"]
     lines += [f"    gateway {card.gateway}"] if card.gateway else []
+    lines += [f"    mtu {card.mtu}"] if card.mtu else []
+    lines += [f"    up ip route add {network} via {router} dev {card.name}" for network, router in card.routes]
     told = []
     if tree.write("etc/network/interfaces", "\n".join(lines) + "\n", 0o644):
         told.append("network: etc/network/interfaces")

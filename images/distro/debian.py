@@ -52,6 +52,8 @@ def ifupdown(tree: Tree, card: Card) -> list[str]:
         tree.write(INTERFACES, "\n".join([*lines, "source /etc/network/interfaces.d/*", ""]))
     lines = [f"auto {card.name}", f"iface {card.name} inet static", f"    address {card.address}/{card.prefix}"]
     lines += [f"    gateway {card.gateway}"] if card.gateway else []
+    lines += [f"    mtu {card.mtu}"] if card.mtu else []
+    lines += [f"    up ip route replace {network} via {router} dev {card.name}" for network, router in card.routes]
     lines += [f"    dns-nameservers {' '.join(card.dns)}"] if card.dns else []  # read where resolvconf is installed
     lines += [f"    dns-search {card.domain}"] if card.domain else []
     return [*told, f"network: {own}"] if tree.write(own, "\n".join(lines) + "\n", 0o644) else told
@@ -94,8 +96,11 @@ def netplan(tree: Tree, card: Card) -> list[str]:
     lines += ["      match:", f'        macaddress: "{card.mac}"', f"      set-name: {card.name}"]
     lines += ["      dhcp4: false", "      dhcp6: false", "      accept-ra: false"]
     lines += [f'      addresses: ["{card.address}/{card.prefix}"]']
-    if card.gateway:
-        lines += ["      routes:", "        - to: default", f'          via: "{card.gateway}"']
+    lines += [f"      mtu: {card.mtu}"] if card.mtu else []
+    routes = [*([("default", card.gateway)] if card.gateway else []), *card.routes]
+    lines += ["      routes:"] if routes else []
+    for network, router in routes:
+        lines += [f'        - to: "{network}"', f'          via: "{router}"']
     if card.dns:
         lines += ["      nameservers:", f"        addresses: [{', '.join(card.dns)}]"]
         lines += [f'        search: ["{card.domain}"]'] if card.domain else []

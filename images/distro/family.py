@@ -11,7 +11,8 @@ from images.tree import Tree
 
 @dataclass(frozen=True)
 class Card:
-    """One card with one static IPv4 address. `mac` in lower case with colons; "" and () where there is nothing."""
+    """One card with one static IPv4 address. `mac` in lower case with colons; `routes` are (network, router) beside
+    the gateway's; "", 0 and () where there is nothing."""
 
     mac: str
     address: str
@@ -20,6 +21,8 @@ class Card:
     dns: tuple[str, ...] = ()
     domain: str = ""
     name: str = "lan0"
+    mtu: int = 0
+    routes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,14 @@ def netifrc(tree: Tree, card: Card) -> list[str]:
             tree.remove(f"etc/runlevels/{level}/{name}")
             told.append(f"network: {name} is taken out of runlevel {level}")
     values = {f"config_{card.name}": f"{card.address}/{card.prefix}"}
-    values |= {f"routes_{card.name}": f"default via {card.gateway}"} if card.gateway else {}
+    routes = [*([("default", card.gateway)] if card.gateway else []), *card.routes]
+    lines = "\n".join(f"{network} via {router}" for network, router in routes)
+    values |= {f"routes_{card.name}": lines} if lines else {}
+    values |= {f"mtu_{card.name}": str(card.mtu)} if card.mtu else {}
     values |= {f"dns_servers_{card.name}": " ".join(card.dns)} if card.dns else {}
     values |= {f"dns_domain_{card.name}": card.domain} if card.domain else {}
-    own = re.compile(rf"^(?:config|routes|dns_servers|dns_domain)_{card.name}=")
-    kept = [line for line in tree.text(CONF).splitlines() if not own.match(line)]
+    own = rf"(?m)^(?:config|routes|mtu|dns_servers|dns_domain)_{card.name}=(?:\"[^\"]*\"|.*)\n?"
+    kept = re.sub(own, "", tree.text(CONF)).rstrip("\n").splitlines()
     changed = tree.write(CONF, "\n".join([*kept, *(f'{key}="{value}"' for key, value in values.items())]) + "\n")
     changed |= tree.make_link(f"etc/init.d/net.{card.name}", "net.lo")
     changed |= inits.add_to_runlevel(tree, f"net.{card.name}", "default")

@@ -24,8 +24,10 @@ def write(tree: Tree, card: Card) -> list[str]:
             tree.rename(f"{DIRECTORY}/{name}", f"{name}~")
             told.append(f"network: the image's connection {name} is set aside")
     lines = ["[connection]", f"id={card.name}", "type=ethernet", "autoconnect-priority=100", ""]
-    lines += ["[ethernet]", f"mac-address={card.mac.upper()}", "", "[ipv4]", "method=manual"]
+    lines += ["[ethernet]", f"mac-address={card.mac.upper()}", *([f"mtu={card.mtu}"] if card.mtu else []), ""]
+    lines += ["[ipv4]", "method=manual"]
     lines += [f"address1={card.address}/{card.prefix}{f',{card.gateway}' if card.gateway else ''}"]
+    lines += [f"route{n}={network},{router}" for n, (network, router) in enumerate(card.routes, 1)]
     lines += [f"dns={''.join(f'{server};' for server in card.dns)}"] if card.dns else []
     lines += [f"dns-search={card.domain};"] if card.domain else []
     # "disabled" is not known before 1.20; "ignore" leaves IPv6 to the kernel, in all versions (nm-settings-keyfile(5)).

@@ -19,11 +19,15 @@ LINKS = {
 def write(tree: Tree, card: Card) -> list[str]:
     """A .network file that matches by MAC, and networkd enabled if it was not. Raises TreeInvalid."""
     name = f"10-gild-{card.name}.network"
-    lines = ["[Match]", f"MACAddress={card.mac}", "", "[Network]", f"Address={card.address}/{card.prefix}"]
+    lines = ["[Match]", f"MACAddress={card.mac}", ""]
+    lines += ["[Link]", f"MTUBytes={card.mtu}", ""] if card.mtu else []
+    lines += ["[Network]", f"Address={card.address}/{card.prefix}"]
     lines += [f"Gateway={card.gateway}"] if card.gateway else []
     lines += [f"DNS={server}" for server in card.dns]
     lines += [f"Domains={card.domain}"] if card.domain else []
     lines += ["IPv6AcceptRA=no"]
+    for network, router in card.routes:
+        lines += ["", "[Route]", f"Destination={network}", f"Gateway={router}"]
     told = []
     if tree.write(f"{DIRECTORY}/{name}", "\n".join(lines) + "\n", 0o644):
         told.append(f"network: {DIRECTORY}/{name}")

@@ -38,10 +38,16 @@ def ifcfg(tree: Tree, card: Card) -> list[str]:
     lines = ["TYPE=Ethernet", f"NAME={card.name}", f"DEVICE={card.name}", f"HWADDR={card.mac.upper()}", "ONBOOT=yes"]
     lines += ["BOOTPROTO=none", f"IPADDR={card.address}", f"PREFIX={card.prefix}"]
     lines += [f"GATEWAY={card.gateway}"] if card.gateway else []
+    lines += [f"MTU={card.mtu}"] if card.mtu else []
     lines += [f"DNS{n}={server}" for n, server in enumerate(card.dns, 1)]
     lines += [f"DOMAIN={card.domain}"] if card.domain else []
     if tree.write(f"{SCRIPTS}/ifcfg-{card.name}", "\n".join(lines) + "\n", 0o644):
         told.append(f"network: {SCRIPTS}/ifcfg-{card.name}")
+    routes, own = [f"{network} via {router}" for network, router in card.routes], f"{SCRIPTS}/route-{card.name}"
+    if routes and tree.write(own, "\n".join(routes) + "\n", 0o644):
+        told.append(f"network: {own}")
+    elif not routes and tree.remove(own):
+        told.append(f"network: {own} is removed")
     return told
 
 

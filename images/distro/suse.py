@@ -29,9 +29,15 @@ def wicked(tree: Tree, card: Card) -> list[str]:
         tree.remove(f"{NETWORK}/ifroute-{name.removeprefix('ifcfg-')}")
         told.append(f"network: the image's {name} is removed")
     lines = ["STARTMODE='auto'", "BOOTPROTO='static'", f"IPADDR='{card.address}/{card.prefix}'"]
+    lines += [f"MTU='{card.mtu}'"] if card.mtu else []
     changed = tree.write(f"{NETWORK}/ifcfg-{card.name}", "\n".join(lines) + "\n", 0o644)
-    if card.gateway:
-        changed |= tree.write(f"{NETWORK}/ifroute-{card.name}", f"default {card.gateway} - {card.name}\n", 0o644)
+    routes = [*([("default", card.gateway)] if card.gateway else []), *card.routes]
+    own = f"{NETWORK}/ifroute-{card.name}"
+    if routes:
+        text = "".join(f"{network} {router} - {card.name}\n" for network, router in routes)
+        changed |= tree.write(own, text, 0o644)
+    else:
+        changed |= tree.remove(own)
     config = tree.text(f"{NETWORK}/config")
     values = {"NETCONFIG_DNS_STATIC_SERVERS": " ".join(card.dns), "NETCONFIG_DNS_STATIC_SEARCHLIST": card.domain}
     rows = config.split("\n") if config else [""]

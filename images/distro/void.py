@@ -27,6 +27,8 @@ def rc_local(tree: Tree, card: Card) -> list[str]:
         '        [ "$old" = "$new" ] || ip link set dev "$old" name "$new" || new=$old',
         '        ip link set dev "$new" up',
         f'        ip addr add {card.address}/{card.prefix} brd + dev "$new"',
+        *([f'        ip link set dev "$new" mtu {card.mtu}'] if card.mtu else []),
+        *(f"        ip route add {network} via {router}" for network, router in card.routes),
         *([f"        ip route add default via {card.gateway}"] if card.gateway else []),
         "    fi",
         "done",

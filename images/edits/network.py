@@ -19,6 +19,8 @@ OPTIONS = {
     "dns": "IPv4 addresses of name servers",
     "domain": "search domain, or empty",
     "name": "the card's name in the system (lan0)",
+    "mtu": "largest packet in bytes, or 0",
+    "routes": 'list of "NETWORK via ROUTER" beside the gateway\'s',
 }
 STYLES: dict[str, Callable[[Tree, Card], list[str]]] = {
     "networkd": networkd.write,
@@ -46,6 +48,8 @@ def apply(root: str, options: dict[str, Any]) -> list[str]:
         dns=tuple(option.addresses(options, "dns", "network")),
         domain=option.domain(options, "domain", "network"),
         name=option.nic_name(options, "name", "network"),
+        mtu=option.number({"mtu": 0, **options}, "mtu", "network", 0, 65535),
+        routes=option.routes(options, "routes", "network"),
     )
     tree, system = Tree(root), find.system_of(root)
     if system.network not in STYLES:

@@ -68,6 +68,23 @@ def addresses(options: dict[str, Any], name: str, edit: str) -> list[str]:
     return [ipv4(entry, edit) for entry in value]
 
 
+def routes(options: dict[str, Any], name: str, edit: str) -> tuple[tuple[str, str], ...]:
+    """(network, router) of at most 32 routes, each written "NETWORK via ROUTER"."""
+    value = options.get(name, [])
+    if not isinstance(value, list | tuple) or len(value) > 32:
+        raise OptionInvalid(f"edit {edit}: option {name} is not a list of at most 32 routes")
+    found = []
+    for entry in value:
+        try:
+            network, word, router = str(entry).split()
+            if word != "via":
+                raise ValueError
+            found.append((str(ipaddress.IPv4Network(network)), str(ipaddress.IPv4Address(router))))
+        except ValueError:
+            raise OptionInvalid(f"edit {edit}: {str(entry)[:80]!r} is no route", "NETWORK via ROUTER") from None
+    return tuple(found)
+
+
 def number(options: dict[str, Any], name: str, edit: str, low: int, high: int) -> int:
     """A whole number between `low` and `high`."""
     value = options.get(name)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from appliance.errors import Environment, Unknown, Wrong
+from images.edits import option
 from images.errors import GildError
 from netboot import dhcp
 from netboot.lease import LeaseInvalid
@@ -117,6 +118,20 @@ def test_site_options_go_to_those_that_ask(rack: Rack) -> None:
     rack.stop()
     rack.start()
     assert rack.head.networks.networks()[0]["mtu"] == 9000
+
+
+def test_mtu_and_routes_are_written_into_systems(rack: Rack) -> None:
+    rack.head.networks.set("main", {"routes": ["10.0.0.0/8  via 10.1.0.2"], "mtu": 9000})
+    machine = rack.approved()
+    rack.head.install(["node01"])
+    machine.hello()
+    plan = machine.plan()
+    edit = next(edit for edit in plan.edits if edit.edit == "network")
+    assert edit.options["mtu"] == 9000 and option.routes(edit.options, "routes", "network") == (
+        ("10.0.0.0/8", "10.1.0.2"),
+    )
+    with pytest.raises(Wrong, match="a list of at most 32 texts"):
+        rack.head.networks.set("main", {"routes": [f"10.{n}.0.0/16 via 10.1.0.2" for n in range(33)]})
 
 
 def test_a_smaller_range_keeps_what_still_fits(rack: Rack) -> None:

@@ -232,3 +232,126 @@ def test_a_tree_with_nothing_for_the_network_is_refused_and_left_alone(tmp_path:
     with pytest.raises(GildError, match="nothing in this image is known to configure the network"):
         network.apply(str(tmp_path), OPTIONS)
     assert systems.picture(tmp_path) == before
+
+
+MORE = {**OPTIONS, "mtu": 9000, "routes": ["10.0.0.0/8 via 10.7.0.2", "192.168.0.0/16 via 10.7.0.3"]}
+
+
+def more(root: Path) -> None:
+    """With an MTU and routes, twice the same."""
+    network.apply(str(root), MORE)
+    before = systems.picture(root)
+    network.apply(str(root), MORE)
+    assert systems.picture(root) == before
+
+
+def nothing_of_it(root: Path) -> None:
+    """Without them again, nothing of them is left."""
+    network.apply(str(root), OPTIONS)
+    for path in root.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            assert not [word for word in ("9000", "10.0.0.0/8", "10.7.0.3") if word in path.read_text()], path
+
+
+def test_mtu_and_routes_of_networkd(tmp_path: Path) -> None:
+    root = systems.debian(tmp_path)
+    more(root)
+    path = root / "etc/systemd/network/10-gild-lan0.network"
+    assert ini(path)["Link"] == {"MTUBytes": ["9000"]}
+    assert ini(path)["Route"] == {
+        "Destination": ["10.0.0.0/8", "192.168.0.0/16"], "Gateway": ["10.7.0.2", "10.7.0.3"],
+    }  # fmt: skip
+    assert path.read_text().count("[Route]") == 2
+    nothing_of_it(root)
+
+
+def test_mtu_and_routes_of_red_hat(tmp_path: Path) -> None:
+    el9 = systems.system(tmp_path / "el9", 'ID=rocky\nID_LIKE="rhel"\nVERSION_ID="9.4"\n', "NetworkManager.service")
+    more(el9)
+    parsed = configparser.ConfigParser()
+    parsed.read(el9 / "etc/NetworkManager/system-connections/lan0.nmconnection")
+    assert parsed["ethernet"]["mtu"] == "9000" and parsed["ipv4"]["route2"] == "192.168.0.0/16,10.7.0.3"
+    nothing_of_it(el9)
+
+    el8 = systems.system(tmp_path / "el8", 'ID="rhel"\nVERSION_ID="8.10"\n', "NetworkManager.service")
+    put(el8, "usr/lib/udev/rules.d/60-net.rules", "")
+    more(el8)
+    scripts = el8 / "etc/sysconfig/network-scripts"
+    assert "MTU=9000" in (scripts / "ifcfg-lan0").read_text().splitlines()
+    assert (scripts / "route-lan0").read_text() == "10.0.0.0/8 via 10.7.0.2\n192.168.0.0/16 via 10.7.0.3\n"
+    nothing_of_it(el8)
+    assert not (scripts / "route-lan0").exists()
+
+
+def test_mtu_and_routes_of_suse_and_ubuntu(tmp_path: Path) -> None:
+    leap = systems.system(tmp_path / "leap", 'ID="opensuse-leap"\nVERSION_ID="15.6"\n')
+    link(leap, "etc/systemd/system/network.service", "/usr/lib/systemd/system/wicked.service")
+    more(leap)
+    base = leap / "etc/sysconfig/network"
+    assert "MTU='9000'" in (base / "ifcfg-lan0").read_text()
+    assert (base / "ifroute-lan0").read_text().splitlines()[1] == "10.0.0.0/8 10.7.0.2 - lan0"
+    nothing_of_it(leap)
+
+    ubuntu = systems.networkd(systems.system(tmp_path / "ubuntu", "ID=ubuntu\nID_LIKE=debian\n"))
+    put(ubuntu, "usr/sbin/netplan", "")
+    more(ubuntu)
+    text = (ubuntu / "etc/netplan/60-gild.yaml").read_text()
+    assert "      mtu: 9000\n" in text and '        - to: "10.0.0.0/8"\n          via: "10.7.0.2"\n' in text
+    assert '        - to: "default"\n          via: "10.7.0.1"\n' in text
+    nothing_of_it(ubuntu)
+
+
+def test_mtu_and_routes_of_ifupdown(tmp_path: Path) -> None:
+    debian = systems.debian(tmp_path / "debian", "networking.service")
+    put(debian, "usr/sbin/ifup", "")
+    more(debian)
+    text = (debian / "etc/network/interfaces.d/lan0").read_text()
+    assert "    mtu 9000\n" in text and "    up ip route replace 10.0.0.0/8 via 10.7.0.2 dev lan0\n" in text
+    nothing_of_it(debian)
+
+    alpine = tmp_path / "alpine"
+    put(alpine, "etc/os-release", "ID=alpine\n")
+    link(alpine, "sbin/init", "/bin/busybox")
+    put(alpine, "etc/inittab", "::sysinit:/sbin/openrc sysinit\n")
+    put(alpine, "etc/init.d/networking", "")
+    more(alpine)
+    text = (alpine / "etc/network/interfaces").read_text()
+    assert "    mtu 9000\n" in text and "    up ip route add 10.0.0.0/8 via 10.7.0.2 dev lan0\n" in text
+    nothing_of_it(alpine)
+
+
+def test_mtu_and_routes_of_gentoo_and_void(tmp_path: Path) -> None:
+    gentoo = tmp_path / "gentoo"
+    put(gentoo, "etc/os-release", "ID=gentoo\n")
+    put(gentoo, "sbin/init", "")
+    put(gentoo, "etc/inittab", "si::sysinit:/sbin/openrc sysinit\n")
+    put(gentoo, "etc/init.d/net.lo", "")
+    put(gentoo, "etc/conf.d/net", '# net\nconfig_eth1="x"\n')
+    more(gentoo)
+    conf = gentoo / "etc/conf.d/net"
+    told = f'. {conf}; echo "$mtu_lan0|$routes_lan0|$config_eth1"'
+    said = subprocess.run(["sh", "-c", told], capture_output=True, text=True, check=True).stdout
+    assert said == "9000|default via 10.7.0.1\n10.0.0.0/8 via 10.7.0.2\n192.168.0.0/16 via 10.7.0.3|x\n"
+    nothing_of_it(gentoo)
+    assert "# net" in conf.read_text() and 'config_eth1="x"' in conf.read_text()
+
+    void = tmp_path / "void"
+    put(void, "etc/os-release", 'ID="void"\n')
+    link(void, "sbin/init", "/usr/bin/runit-init")
+    more(void)
+    script = void / "etc/rc.local"
+    assert "mtu 9000" in script.read_text() and "ip route add 10.0.0.0/8 via 10.7.0.2" in script.read_text()
+    subprocess.run(["sh", "-n", script], check=True)
+    nothing_of_it(void)
+
+
+@pytest.mark.parametrize("bad", [
+    {"mtu": 70000}, {"mtu": "9000"}, {"routes": "x"}, {"routes": ["10.0.0.0/8"]}, {"routes": ["10.0.0.0/8 via x"]},
+    {"routes": ["10.0.0.1/8 via 10.7.0.2"]}, {"routes": ["10.0.0.0/8 via 10.7.0.2"] * 33},
+])  # fmt: skip
+def test_impossible_ones_are_refused(tmp_path: Path, bad: dict[str, object]) -> None:
+    root = systems.debian(tmp_path)
+    before = systems.picture(root)
+    with pytest.raises(GildError, match="edit network"):
+        network.apply(str(root), {**OPTIONS, **bad})
+    assert systems.picture(root) == before
