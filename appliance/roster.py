@@ -1,10 +1,9 @@
-"""The nodes in memory, found by number, name, MAC, address, UUID and serial; the only caller of step() that saves."""
+"""The nodes in memory, found by number, name, MAC, address, UUID and serial; the only caller of step()."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +13,10 @@ from appliance.clock import Clock
 from appliance.config import Config
 from appliance.errors import Unknown
 from appliance.groups import members
-from appliance.store import Statement, Store
+from appliance.saving import Saving
+from appliance.store import Store
 from appliance.timeline import Timeline, clean
 from appliance.zones import Zones
-from images.errors import GildError
 from netboot import identity, noderange
 from netboot.identity import Sighting, Verdict
 from netboot.lease import LeaseInvalid
@@ -47,10 +46,9 @@ class Roster:
         self.profiles: dict[str, Profile] = {profile.name: profile for profile in rows.load_profiles(store)}
         self.quiet_since: dict[int, float] = {}  # steady time of each node's last sign of life
         self._index: dict[str, set[int]] = {}  # "mac:..", "uuid:..", "serial:..", "name:.." -> node ids
-        self._dirty: set[int] = set()
-        self._dirty_facts: set[int] = set()
-        self._dirty_orders: set[int] = set()
-        self._resave = False
+        self.unsaved = unsaved = Saving(self)
+        self.save, self.save_now, self.lost = unsaved.save, unsaved.save_now, unsaved.lost
+        self.durable, self.durable_soon = unsaved.durable, unsaved.durable_soon
         self.zones = Zones(config, self.addresses, self.sorted, int(clock.wall()))
         self.listeners: list[Listener] = []
         # Whose card an address is; only where another server gives the addresses.
@@ -86,7 +84,7 @@ class Roster:
         if not address:
             return node
         taken.add(address)
-        self._dirty.add(node.id)
+        self.unsaved.nodes.add(node.id)
         self.timeline.add(
             node.id,
             f"its address is {address} now: {node.address} is not in {self.addresses.main.network}, the head's network;"
@@ -198,7 +196,7 @@ class Roster:
             serial=sighting.serial, machine_id=_machine_id(),
         )  # fmt: skip
         self._put(node)
-        self._dirty.add(node.id)
+        self.unsaved.nodes.add(node.id)
         self.quiet_since[node.id] = now
         self.timeline.add(node.id, f"first seen: {node.mac or node.uuid or node.serial}")
         self._tell(None, node)
@@ -236,9 +234,9 @@ class Roster:
         if before is None or (before.name, before.address) != (node.name, node.address):
             self.zones.stale()
         if before is None or before.facts is not node.facts:
-            self._dirty_facts.add(node.id)
+            self.unsaved.facts.add(node.id)
         self._put(node)
-        self._dirty.add(node.id)
+        self.unsaved.nodes.add(node.id)
         self.timeline.wake()
 
     def touch(self, node_id: int) -> None:
@@ -253,8 +251,7 @@ class Roster:
             self.pool.unreserve(holder)
         for table in (self.nodes, self.orders, self.quiet_since):
             table.pop(node.id, None)
-        for pending in (self._dirty, self._dirty_facts, self._dirty_orders):
-            pending.discard(node.id)
+        self.unsaved.forget(node.id)
         self.zones.stale()
         self.timeline.forget(node.id)
         self.store.submit(rows.node_gone(node.id))
@@ -264,7 +261,7 @@ class Roster:
     def set_order(self, order: Order) -> None:
         """Change a node's order; saved with the next batch."""
         self.orders[order.node_id] = order
-        self._dirty_orders.add(order.node_id)
+        self.unsaved.orders.add(order.node_id)
 
     def _close_order(self, node_id: int, outcome: str) -> None:
         order = self.orders.get(node_id)
@@ -288,104 +285,6 @@ class Roster:
         """Whether a person may give this address to a node: in a network, not the head's, nobody else's."""
         taken = (node.address for node in self.nodes.values() if node.state is not State.WAITING)
         return self.addresses.free(address, taken)
-
-    # --- saving
-
-    def changed_rows(self) -> list[Statement]:
-        """Statements for everything changed since the last call."""
-        statements = [rows.node_row(self.nodes[n]) for n in sorted(self._dirty) if n in self.nodes]
-        for node_id in sorted(self._dirty_facts):
-            node = self.nodes.get(node_id)
-            if node is not None and node.facts is not None:
-                statements.append(rows.facts_row(node_id, node.facts))
-        statements += [rows.order_row(self.orders[n]) for n in sorted(self._dirty_orders) if n in self.orders]
-        for pending in (self._dirty, self._dirty_facts, self._dirty_orders):
-            pending.clear()
-        return statements + self.timeline.rows()
-
-    def save(self) -> None:
-        """Hand all changes to the journal, without waiting. What could not be written is written again, whole, once
-        the disk takes it."""
-        if self._resave and not self.store.problem:
-            self._resave = False
-            self._mark_all()
-        statements = self.changed_rows()
-        if self._resave and not statements:
-            statements = [rows.profile_row(self.profiles[DEFAULT])]  # tries whether the disk takes something again
-        if statements:
-            self.store.submit(statements, self._saved)
-
-    def save_now(self, extra: Iterable[Statement] = ()) -> None:
-        """Write all changes and `extra` and wait for the disk. Raises NoSpace or DatabaseInvalid; what was changed in
-        memory stays so and is written later."""
-        try:
-            self.store.write([*self.changed_rows(), *extra])
-        except GildError as error:
-            self._saved(error)
-            raise
-
-    @contextmanager
-    def durable(self, chosen: Iterable[Node]) -> Iterator[None]:
-        """What is done to these nodes and their orders inside the block is on the disk when it ends, or undone.
-        Raises NoSpace or DatabaseInvalid, and whatever the block raises."""
-        before = [(node, self.orders.get(node.id)) for node in chosen]
-        try:
-            yield
-            if before:
-                self.save_now()
-        except GildError as error:
-            self._take_back(before, error)
-            raise
-
-    @asynccontextmanager
-    async def durable_soon(self, node: Node) -> AsyncIterator[None]:
-        """Like `durable` for one node, while the head goes on with others: machines that want their plans at the same
-        time share a flush of the disk, which takes some milliseconds."""
-        before = [(node, self.orders.get(node.id))]
-        try:
-            yield
-            try:
-                await self.store.written(self.changed_rows())
-            except GildError as error:
-                self._saved(error)
-                raise
-        except GildError as error:
-            if node.id in self.nodes:  # not removed meanwhile
-                self._take_back(before, error)
-            raise
-
-    def _take_back(self, before: list[tuple[Node, Order | None]], error: GildError) -> None:
-        for node, order in before:
-            self._undo(node, order)
-            self.timeline.note(node.id, f"a change was taken back: {error.message}", "bad")
-
-    def _undo(self, node: Node, order: Order | None) -> None:
-        now = self.nodes.get(node.id, node)
-        self.pool.unreserve(now.holder)
-        if node.state is not State.WAITING and node.address:
-            self.pool.reserve(node.holder, node.address)
-        self.replace(node)
-        if order is not None:
-            self.set_order(order)
-        else:
-            self.orders.pop(node.id, None)
-
-    def lost(self, error: GildError | None) -> None:
-        """A write failed: remember to write everything again."""
-        self._saved(error)
-
-    def _saved(self, error: GildError | None) -> None:
-        if error is not None:
-            self._resave = True
-
-    def _mark_all(self) -> None:
-        self._dirty.update(self.nodes)
-        self._dirty_facts.update(self.nodes)
-        self._dirty_orders.update(self.orders)
-        self.timeline.put_back()
-        leases = [rows.lease_row(mac, lease.address, lease.expires) for mac, lease in self.pool.leases()]
-        profiles = [rows.profile_row(profile) for profile in self.profiles.values()]
-        self.store.submit([*leases, *profiles], self._saved)
 
     def strangers(self) -> Iterator[Node]:
         """The waiting room, in the order of arrival."""
