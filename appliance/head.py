@@ -23,6 +23,7 @@ from appliance.head_acceptance import Acceptance
 from appliance.head_bmcs import Bmcs
 from appliance.head_boot import Boots
 from appliance.head_capture import Captures
+from appliance.head_changes import Changes
 from appliance.head_cluster import Cluster
 from appliance.head_declare import Declared
 from appliance.head_dhcp import Dhcp
@@ -74,11 +75,12 @@ class Head:
         self._secrets = Secrets(self.roster)
         self._overlays = Overlays(self.roster, self._secrets, Paths(Path(config.state)).profiles)
         self._installs = Installs(self.roster, self._keys, boot_piece, self._overlays)
-        self._nodes = Nodes(self.roster, self._keys, self._installs.sessions)
+        self._nodes = Nodes(self.roster)
+        self._changes = Changes(self.roster, self._keys, self._installs.sessions, self._nodes)
         self._profiles = Profiles(self.roster, images)
         self._orders = Orders(self.roster, images, self._overlays, self._installs.sessions.wake)
         self._captures = Captures(self.roster, images, self._installs.sessions)
-        self._rules = Rules(self.roster, self._nodes.approve)
+        self._rules = Rules(self.roster, self._changes.approve)
         self.declared = Declared(self.roster, self._installs.sessions)
         self.history = History(self.roster)
         self.audit = Audit(store, self.clock.wall)
@@ -86,7 +88,7 @@ class Head:
         self._installs.on_refused = lambda node, text: self.audit.note(f"machine {node.mac}", "refused", text)
         self.recorder = Recorder(self.clock.wall)
         self._dhcp.recorded = self.recorder.packet
-        self.poweron = PowerOn(self.roster, self._nodes.approve, self.declared)
+        self.poweron = PowerOn(self.roster, self._changes.approve, self.declared)
         self._installs.on_hello = self._shown
         self.networks = Networks(self.roster)
         self._acceptance = Acceptance(self.roster, self._keys)
@@ -126,12 +128,11 @@ class Head:
         self.nodes = self._nodes.nodes
         self.node = self._nodes.node
         self.log = self._nodes.log
-        self.approve = self._nodes.approve
-        self.rename = self._nodes.rename
-        self.same = self._nodes.same
-        self.other = self._nodes.other
-        self.set = self._nodes.set
-        self.remove = self._nodes.remove
+        self.approve = self._changes.approve
+        self.same = self._changes.same
+        self.other = self._changes.other
+        self.set = self._changes.set
+        self.remove = self._changes.remove
         self.profiles = self._profiles.profiles
         self.profile = self._profiles.profile
         self.profile_values = self._profiles.profile_values

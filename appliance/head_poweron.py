@@ -14,7 +14,7 @@ from netboot.naming import in_rack, is_pattern, next_names
 from netboot.node import Node
 from netboot.noderange import check_group
 
-Approve = Callable[..., list[dict[str, Any]]]  # appliance.head_nodes.Nodes.approve
+Approve = Callable[..., list[dict[str, Any]]]  # appliance.head_changes.Changes.approve
 
 PATIENCE = 120.0  # seconds a machine may take from its first packet to its hello before the next one overtakes it
 

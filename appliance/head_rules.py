@@ -12,7 +12,7 @@ from images.errors import GildError
 from netboot.node import Node, State
 from netboot.rules import APPROVE, MAX_RULES, WAIT, Rule, check_rule, first, parse_conditions
 
-Approve = Callable[..., list[dict[str, Any]]]  # appliance.head_nodes.Nodes.approve
+Approve = Callable[..., list[dict[str, Any]]]  # appliance.head_changes.Changes.approve
 
 
 class Rules:
