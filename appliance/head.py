@@ -27,6 +27,7 @@ from appliance.head_changes import Changes
 from appliance.head_cluster import Cluster
 from appliance.head_declare import Declared
 from appliance.head_dhcp import Dhcp
+from appliance.head_hello import Hellos
 from appliance.head_history import History
 from appliance.head_hooks import Hooks
 from appliance.head_install import Installs
@@ -74,14 +75,15 @@ class Head:
         self._boots = Boots(self.roster)
         self._secrets = Secrets(self.roster)
         self._overlays = Overlays(self.roster, self._secrets, Paths(Path(config.state)).profiles)
-        self._installs = Installs(self.roster, self._keys, boot_piece, self._overlays)
+        self._hellos = Hellos(self.roster, self._keys)
+        self._installs = Installs(self.roster, self._keys, boot_piece, self._overlays, self._hellos)
         self._nodes = Nodes(self.roster)
-        self._changes = Changes(self.roster, self._keys, self._installs.sessions, self._nodes)
+        self._changes = Changes(self.roster, self._keys, self._hellos.sessions, self._nodes)
         self._profiles = Profiles(self.roster, images)
-        self._orders = Orders(self.roster, images, self._overlays, self._installs.sessions.wake)
-        self._captures = Captures(self.roster, images, self._installs.sessions)
+        self._orders = Orders(self.roster, images, self._overlays, self._hellos.sessions.wake)
+        self._captures = Captures(self.roster, images, self._hellos.sessions)
         self._rules = Rules(self.roster, self._changes.approve)
-        self.declared = Declared(self.roster, self._installs.sessions)
+        self.declared = Declared(self.roster, self._hellos.sessions)
         self.history = History(self.roster)
         self.audit = Audit(store, self.clock.wall)
         self.roster.listeners.append(self._approved)
@@ -89,7 +91,7 @@ class Head:
         self.recorder = Recorder(self.clock.wall)
         self._dhcp.recorded = self.recorder.packet
         self.poweron = PowerOn(self.roster, self._changes.approve, self.declared)
-        self._installs.on_hello = self._shown
+        self._hellos.on_hello = self._shown
         self.networks = Networks(self.roster)
         self._acceptance = Acceptance(self.roster, self._keys)
         self._telling = Telling(self.roster, self._keys)
@@ -102,7 +104,7 @@ class Head:
         self._cluster = Cluster(self.roster)
         self._hooks = Hooks(self.roster, Paths(Path(config.state)).hooks)
         self._services = Services(self.roster, tuple(filter(None, config.services.split(","))), self._cluster.snapshot)
-        self._keys.made = self._installs.sessions.wake
+        self._keys.made = self._hellos.sessions.wake
         self._begun = self.clock.steady()
         self.foreign: Callable[[], list[Server]] = list  # other DHCP servers on the wire, where somebody looks for them
 
@@ -113,8 +115,8 @@ class Head:
         self.grub_cfg = self._boots.grub_cfg
         self.zone = self.roster.zones.zone
         # Agents and installed systems
-        self.hello = self._installs.hello
-        self.next = self._installs.next
+        self.hello = self._hellos.hello
+        self.next = self._hellos.next
         self.plan = self._installs.plan
         self.file_piece = self._installs.file_piece
         self.report = self._installs.report
@@ -227,7 +229,7 @@ class Head:
                 self.roster.apply(node, Event.SILENT, reason=reason)
         self.roster.pool.expire(now)
         self._orders.tick()
-        self._installs.sessions.tick()
+        self._hellos.sessions.tick()
         self._captures.tick()
         self.poweron.advance()
         self._powers.tick()
@@ -243,7 +245,7 @@ class Head:
     async def close(self) -> None:
         """Write what is left and stop making keys; waiting agents get their answer."""
         for node_id in list(self.roster.nodes):
-            self._installs.sessions.wake(node_id)
+            self._hellos.sessions.wake(node_id)
         self._powers.close()
         await self._hooks.close()
         await self._captures.close()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from appliance import rights
 from appliance.errors import Environment, Wrong
-from appliance.head_install import Refused, new_home_secret
+from appliance.head_hello import Refused
+from appliance.head_install import new_home_secret
 from appliance.roster import Roster
 from appliance.sessions import Session, Sessions
 from appliance.timeline import clean

@@ -47,7 +47,10 @@ def in_private_namespace(work: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=body, name="mounts")
     thread.start()
-    thread.join()
+    # Looked at now and then: a signal that comes between Python's last look for one and the kernel's wait for the
+    # thread would only be handled when that is over (seen: a Ctrl-C that was lost).
+    while thread.is_alive():
+        thread.join(0.2)
     if failure:
         raise failure[0]
     return result[0]

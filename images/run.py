@@ -45,6 +45,7 @@ LAST_LINE = 4096  # bytes of one such line
 LONG_LINE = 1 << 16  # bytes of a line that is worked on; what is longer comes in pieces
 PIPE_SIZE = 1 << 20  # bytes; fs.pipe-max-size, the most a process without privileges may ask for
 GRACE = 5.0  # seconds between asking a program to end and killing it
+STOP_LOOK = 0.2  # seconds between two looks whether somebody has had enough
 LOOK = 0.02  # seconds between two looks whether a program has ended
 FAILED_WAIT = 0.5  # seconds a program gets to say why its output made no sense
 
@@ -90,22 +91,27 @@ def stream(
     env: Mapping[str, str] | None = None,
     timeout: float = 3600,
     act: str = "",
+    stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run `argv` and hand each line of its merged output to `on_line` as it comes, for progress.
 
     Raises as `run` does. `timeout` is in seconds, for the whole of it; the program and whatever it started are then
-    ended, and so they are if `on_line` raises.
+    ended, and so they are if `on_line` raises, and soon after `stopped()`, however silent they are.
     """
     last: list[bytes] = []
-    late = threading.Event()
+    late, over = threading.Event(), threading.Event()
     proc = _started(argv, subprocess.DEVNULL, env, act)
+    until = time.monotonic() + timeout
 
-    def end() -> None:
-        late.set()
-        _end_group(proc)
+    def look() -> None:
+        while not over.wait(STOP_LOOK):
+            if time.monotonic() > until:
+                late.set()
+            if late.is_set() or stopped():
+                _end_group(proc)
+                return
 
-    watch = threading.Timer(timeout, end)
-    watch.daemon = True
+    watch = threading.Thread(target=look, name="watch", daemon=True)
     with proc:
         assert proc.stdout is not None
         watch.start()
@@ -118,7 +124,7 @@ def stream(
             _end_group(proc)
             raise
         finally:
-            watch.cancel()
+            over.set()
             watch.join()
     if late.is_set():
         raise CommandFailed(f"{act or argv[0]}: {argv[0]} did not end within {timeout:.0f} s")

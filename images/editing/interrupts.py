@@ -21,6 +21,10 @@ class Interrupts:
         if self._noted.is_set():
             raise KeyboardInterrupt
 
+    def typed(self) -> bool:
+        """Whether it was."""
+        return self._noted.is_set()
+
     def forget(self) -> None:
         """What was typed was not for us."""
         self._noted.clear()

@@ -71,12 +71,13 @@ def install(
         def work() -> None:
             if before is not None:
                 before()
-            stream(argv, line, env=env, timeout=LIMIT, act=act)
+            stream(argv, line, env=env, timeout=LIMIT, act=act, stopped=interrupts.typed)
 
         tell("build", 0, 1)
         try:
             in_private_namespace(work)
         except CommandFailed:
+            interrupts.check()
             if full or _free(tree) < SPARE:
                 raise NoSpace(f"{act}: the disk is full", "free some space, or gild image gc") from None
             if refused:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from appliance.errors import Wrong
-from appliance.head_install import Refused
+from appliance.head_hello import Refused
 from appliance.sessions import SessionUnknown
 from netboot import dhcp
 from netboot.order import LIFETIME

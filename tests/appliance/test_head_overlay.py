@@ -10,7 +10,7 @@ import pytest
 
 from appliance import head_overlay
 from appliance.errors import Unknown, Wrong
-from appliance.head_install import Refused
+from appliance.head_hello import Refused
 from appliance.overlays import OverlayInvalid
 from images.errors import GildError
 from netboot.plan import InstallPlan

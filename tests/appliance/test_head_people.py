@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from appliance.errors import Unknown, Wrong
-from appliance.head_install import Refused
+from appliance.head_hello import Refused
 from appliance.store import Store
 from images.errors import GildError, NoSpace, NotFound
 from netboot.naming import NameInvalid

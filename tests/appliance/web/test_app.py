@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from appliance.errors import EXIT_CODES, Unknown, Wrong
-from appliance.head_install import Refused
+from appliance.head_hello import Refused
 from appliance.sessions import SessionUnknown
 from appliance.web import app
 from images.errors import Busy, GildError, ManifestInvalid, NotFound

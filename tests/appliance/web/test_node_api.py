@@ -110,7 +110,7 @@ def test_from_hello_to_up(head: Served) -> None:
         told = say(
             head, REPORT, Report(first.session, phase=phase, done=1, total=2, disk="vda 20 GB", lines=("so far",))
         )
-        assert decode(Ack, told.body) == Ack()
+        assert decode(Ack, told.body).stop == ""
     # Used: the same token gives nothing any more, neither to this agent nor to another, and is an alarm.
     assert say(head, PLAN, PlanAsk(first.session, order.token)).status == 403
     assert say(head, PLAN, PlanAsk(hello(head, order.token).session, order.token)).status == 403
