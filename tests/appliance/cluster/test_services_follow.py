@@ -54,21 +54,23 @@ def test_files_follow_by_themselves(head: Served, etc: Path, capsys: pytest.Capt
 
     gild("node", "set", "node01", "--name", "first", "--address", "10.77.0.41")
     gild("node", "set", "node02", "--group", "gpu")
+    # One file after the other.
     wait_for(lambda: has("hosts", "10.77.0.41\tfirst.") and has("genders", "first", "gpu"))
-    assert not has("hosts", "node01") and has("ansible/hosts", "[gpu]")
+    wait_for(lambda: has("ansible/hosts", "first", "[gpu]"))
+    assert not has("hosts", "node01")
 
     head.source = head.dhcp()
     assert head.tls(HELLO, encode(Hello(MAC, Facts(vendor="Acme")))).status == 200
     gild("node", "rm", "node02", "--yes")
     gild("node", "approve", "--all", "--name", "fresh")
     wait_for(lambda: has("hosts", "fresh.") and has("ansible/hosts", "fresh"))
-    assert not has("hosts", "node02") and not has("genders", "node02")
+    wait_for(lambda: not has("hosts", "node02") and not has("genders", "node02"))
 
     # What a person has changed in gild's lines is theirs; the others follow, and status says which one does not.
     (etc / "hosts").write_text((etc / "hosts").read_text().replace("10.77.0.41", "10.77.0.42"))
     gild("node", "set", "fresh", "--group", "rack9", "--name", "second")
     wait_for(lambda: has("genders", "second"))
-    wait_for(lambda: not said(head)["hosts"]["ok"])
+    wait_for(lambda: not said(head)["hosts"]["ok"] and said(head)["genders"]["ok"])
     assert has("hosts", "10.77.0.42", "fresh") and "by hand" in said(head)["hosts"]["text"]
     assert "by hand" in gild("status") and said(head)["genders"]["ok"]
     assert json.loads(gild("node", "list", "--json"))
