@@ -17,6 +17,9 @@ from netboot.node import Boot, Event, Node, State
 from netboot.policy import Act, Asks, Decision, decide
 from netboot.subnet import Subnet, choose, network_options
 
+PROBE_SECONDS = 3.0  # an answer to ARP comes within milliseconds, from a sleeping machine within one or two seconds
+MAX_ASKED = 4096
+
 Address = tuple[str, int]
 Send = Callable[[bytes, Address], object]
 
@@ -49,6 +52,7 @@ class Dhcp:
         self.recorded: Callable[[str, str, bytes], object] = lambda mac, way, data: None
         # What asks on an interface whether an address is in use there already.
         self.probes: dict[str, Callable[[str], object]] = {}
+        self._asked: dict[str, float] = {}  # addresses of which somebody may say so now, until when
         self._available = _Names(available)
 
     def dhcp(
@@ -119,6 +123,10 @@ class Dhcp:
         probe = self.probes.get(subnet.interface)
         if probe is not None and request.giaddr == NONE and self.roster.pool.on_offer(request.mac, address):
             probe(address)
+            self._asked.pop(address, None)
+            self._asked[address] = now + PROBE_SECONDS
+            if len(self._asked) > MAX_ASKED:
+                del self._asked[next(iter(self._asked))]
         if ask.node is not None:
             self._seen(ask.node, ask, address)
         options = network_options(subnet, self.config.domain)
@@ -126,12 +134,16 @@ class Dhcp:
 
     def claimed(self, address: str, mac: str) -> None:
         """Somebody with that card says on the wire that it has this address. If it is on offer to another machine, that
-        one gets another address; if it is taken up, or a node's own, all that can be done is to say so."""
+        one gets another address; if it is taken up, or a node's own, all that can be done is to say so. Only who was
+        asked is heard, and once: anybody can say such things all day."""
         pool, now = self.roster.pool, self.roster.clock.steady()
+        if self._asked.get(address, 0.0) <= now:
+            return
         holder = pool.holder(address)
         node, other = self.roster.by_mac(holder), self.roster.by_mac(mac)
         if not holder or holder == mac or (node is not None and node is other):
             return
+        del self._asked[address]
         who = f"{mac} ({other.label})" if other is not None else mac
         own = node is not None and node.state is not State.WAITING and node.address == address
         text, level = f"its address {address} is in use by {who} too", "bad"

@@ -114,7 +114,7 @@ class Hellos:
         return answer
 
     def seated(self, session: Session, seats: tuple[Seat, ...]) -> None:
-        """The switches a machine is on have said so."""
+        """The switches a machine is on have said so; its own log tells people."""
         node = self.roster.nodes[session.node_id]
         if node.facts is None or not (session.trusted or node.state is State.WAITING):
             return
@@ -123,8 +123,6 @@ class Hellos:
             replace(nic, switch=known[nic.name].switch, port=known[nic.name].port) if nic.name in known else nic
             for nic in node.facts.nics
         )
-        for nic in set(nics) - set(node.facts.nics):
-            self.roster.timeline.note(node.id, f"{nic.name} is on port {nic.port} of the switch {nic.switch}")
         node = replace(node, facts=replace(node.facts, nics=nics))
         self.roster.replace(node)
         if session.trusted:

@@ -78,6 +78,8 @@ def look(login: Login, target: Target, wanted: Iterable[dict[str, Any]], stale: 
 
 def changes(root: str, wanted: Iterable[dict[str, Any]], stale: Iterable[str]) -> Changes:
     """The edits, made on the tree at `root`, and what has come of them. Raises GildError."""
+    if os.path.islink(os.path.join(root, "etc")):
+        raise GildError("its /etc is a link: nothing is known of such a system")
     before = _seen(root)
     lines = _forget(Tree(root), frozenset(stale))
     for entry in wanted:

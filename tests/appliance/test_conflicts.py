@@ -34,19 +34,40 @@ def test_an_address_on_offer_is_set_aside(rack: Rack) -> None:
     assert rack.machine(2).lease().yiaddr != other
 
 
-def test_an_address_that_is_taken_up_stays_and_that_is_said(rack: Rack) -> None:
+def test_an_address_of_a_node_stays_and_that_is_said(rack: Rack) -> None:
+    asked: list[str] = []
+    rack.head.probes["eth1"] = asked.append
     machine, second = rack.approved(1), rack.approved(2)
+    rack.clock.pass_(4000)  # their leases are over, their reservations are not
+    machine.discover()
+    assert asked[-1] == machine.address
     rack.head.claimed(machine.address, second.mac)
+    rack.head.claimed(machine.address, "52:54:00:ee:ee:ee")
     assert f"its address {machine.address} is in use by {second.mac} (node02) too" in rack.timeline("node01")
+    assert "ee:ee:ee" not in rack.timeline("node01"), "one answer is enough"
     assert machine.lease().yiaddr == rack.head.node("node01")["address"]
-    rack.head.claimed("10.1.0.250", "52:54:00:ee:ee:ee")  # nobody's
-    rack.head.claimed("8.8.8.8", "52:54:00:ee:ee:ee")
+
+
+def test_only_who_was_asked_is_heard(rack: Rack) -> None:
+    asked: list[str] = []
+    rack.head.probes["eth1"] = asked.append
+    machine = rack.machine()
+    (offer,) = machine.discover()
+    rack.clock.pass_(4)
+    rack.head.claimed(offer.yiaddr, "52:54:00:ee:ee:ee")
+    for address in ("10.1.0.250", "8.8.8.8", "nonsense"):
+        rack.head.claimed(address, "52:54:00:ee:ee:ee")
+    assert machine.request(offer.yiaddr)[0].kind is dhcp.Kind.ACK
+    assert "in use" not in rack.timeline(machine.mac)
 
 
 def test_a_node_with_two_cards_is_no_conflict(rack: Rack) -> None:
+    rack.head.probes["eth1"] = lambda address: None
     machine = rack.approved()
     node = rack.head.roster.find("node01")
     rack.head.roster.replace(replace(node, macs=(*node.macs, "52:54:00:00:ff:01")))
+    rack.clock.pass_(4000)
+    machine.discover()
     rack.head.claimed(machine.address, "52:54:00:00:ff:01")
     assert "in use" not in rack.timeline("node01")
 

@@ -19,7 +19,6 @@ def test_the_waiting_room_shows_it(rack: Rack) -> None:
     assert rack.head.node(machine.mac)["ports"] == []
     assert machine.seated("Gi1/0/7").do is Do.WAIT
     assert rack.head.node(machine.mac)["ports"] == ["sw1:Gi1/0/7"]
-    assert "eth0 is on port Gi1/0/7 of the switch sw1" in rack.timeline(machine.mac)
     machine.seated("\x1b[2J\r\nevil\u202e" + "x" * 500)
     (port,) = rack.head.node(machine.mac)["ports"]
     assert port.isprintable() and len(port) < 300
