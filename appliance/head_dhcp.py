@@ -19,6 +19,7 @@ from netboot.subnet import Subnet, choose, network_options
 
 PROBE_SECONDS = 3.0  # an answer to ARP comes within milliseconds, from a sleeping machine within one or two seconds
 MAX_ASKED = 4096
+MAX_CLAIMS = 8  # addresses one card is believed to have; a router that answers for everybody (proxy ARP) has more
 
 Address = tuple[str, int]
 Send = Callable[[bytes, Address], object]
@@ -53,6 +54,7 @@ class Dhcp:
         # What asks on an interface whether an address is in use there already.
         self.probes: dict[str, Callable[[str], object]] = {}
         self._asked: dict[str, float] = {}  # addresses of which somebody may say so now, until when
+        self._claims: dict[str, set[str]] = {}  # by card
         self._available = _Names(available)
 
     def dhcp(
@@ -135,7 +137,7 @@ class Dhcp:
     def claimed(self, address: str, mac: str) -> None:
         """Somebody with that card says on the wire that it has this address. If it is on offer to another machine, that
         one gets another address; if it is taken up, or a node's own, all that can be done is to say so. Only who was
-        asked is heard, and once: anybody can say such things all day."""
+        asked is heard, and once, and nobody for more than MAX_CLAIMS addresses: anybody can say such things all day."""
         pool, now = self.roster.pool, self.roster.clock.steady()
         if self._asked.get(address, 0.0) <= now:
             return
@@ -144,6 +146,13 @@ class Dhcp:
         if not holder or holder == mac or (node is not None and node is other):
             return
         del self._asked[address]
+        if len(self._claims) > MAX_ASKED:
+            self._claims.clear()
+        claims = self._claims.setdefault(mac, set())
+        if address not in claims and len(claims) >= MAX_CLAIMS:
+            self.counts["claims of one for many"] += 1
+            return
+        claims.add(address)
         who = f"{mac} ({other.label})" if other is not None else mac
         own = node is not None and node.state is not State.WAITING and node.address == address
         text, level = f"its address {address} is in use by {who} too", "bad"

@@ -61,6 +61,18 @@ def test_only_who_was_asked_is_heard(rack: Rack) -> None:
     assert "in use" not in rack.timeline(machine.mac)
 
 
+def test_a_router_that_answers_for_everybody_is_not_believed(rack: Rack) -> None:
+    rack.head.probes["eth1"] = lambda address: None
+    router, got = "52:54:00:ee:ee:ee", []
+    for number in range(1, 13):
+        machine = rack.machine(number)
+        (offer,) = machine.discover()
+        rack.head.claimed(offer.yiaddr, router)
+        got.append(machine.request(offer.yiaddr)[0].kind)
+    assert got == [dhcp.Kind.NAK] * 8 + [dhcp.Kind.ACK] * 4
+    assert rack.head.status()["dhcp"]["claims of one for many"] == 4
+
+
 def test_a_node_with_two_cards_is_no_conflict(rack: Rack) -> None:
     rack.head.probes["eth1"] = lambda address: None
     machine = rack.approved()
