@@ -30,7 +30,7 @@ VENV = BUILD / "venv"
 PYTHON = str(VENV / "bin" / "python")
 PYZ = ROOT / "dist" / "gild.pyz"
 LOCKS = (ROOT / "appliance" / "requirements.txt", ROOT / "tests" / "requirements.txt")
-TOOLS = ("pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "import-linter")
+TOOLS = ("pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "import-linter", "sushy-tools")
 
 # Debian packages that bring what is needed, by what needs them.
 PACKAGES = {
