@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 PYZ = Path(__file__).resolve().parents[1] / "dist" / "gild.pyz"
+
+
+def pytest_configure() -> None:
+    """A shell without job control starts what it puts in the background with Ctrl-C ignored (POSIX, shell language
+    2.12), and so would be all that is started here; the tests send it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
