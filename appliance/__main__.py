@@ -16,8 +16,10 @@ def main() -> int:
         from appliance.probe import main as probe
 
         return probe(sys.argv[2:])
+    from appliance.bootstrap import fill_streams
     from appliance.cli.main import run
 
+    fill_streams()
     return run(sys.argv[1:])
 
 

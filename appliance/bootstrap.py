@@ -229,8 +229,21 @@ class Resources:
         return file if "b" in mode else io.TextIOWrapper(file, encoding=encoding or "utf-8", errors=errors)
 
 
+def fill_streams() -> None:
+    """Point each standard stream that was closed (`>&-`) at /dev/null: the next file opened would get its number, and
+    be written to by whatever prints."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+            setattr(sys, name, open(fd, "w" if fd else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 def start(path: str) -> int:
     """Run gild from the .pyz at `path` (absolute); returns its exit code, 5 if this machine cannot run it."""
+    fill_streams()
     bundle = Bundle(path)
     if not bundle.fits():
         kind = EXTENSION_SUFFIXES[0].strip(".").removesuffix(".so")

@@ -126,6 +126,14 @@ def _pattern(value: Any) -> str:
     return str(value)
 
 
+def _arguments(value: Any) -> str:
+    from netboot.plan import CMDLINE  # here, as every command reads this table and few need a plan
+
+    if not isinstance(value, str) or len(value) > 512 or (value and not CMDLINE.fullmatch(value)):
+        raise ValueError("kernel arguments without quotes, $ ; # | & and braces")
+    return value
+
+
 SETTINGS: tuple[Setting, ...] = (
     Setting("state", "/var/lib/gild", _text, "directory that holds everything: database, images, keys"),
     Setting("interface", "", _text, "network interface the nodes are on; nothing is served before one is named"),
@@ -138,8 +146,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("unknown", "wait", _choice("wait", "local", "ignore"), "what a machine nobody approved gets: the installer"
             " (wait there), its own disk (local), or no answer (ignore)"),
     Setting("names", "node{n:02}", _pattern, "pattern for the names of approved machines"),
-    Setting("finish", "kexec", _choice("kexec", "reboot", "poweroff"), "how a written machine starts its new system"),
-    Setting("verify", "sample", _choice("none", "sample", "full"), "how much of the disk is read back after writing"),
+    Setting("finish", "kexec", _choice("kexec", "reboot", "poweroff"), "how a written machine starts its new system:"
+            " kexec, reboot or poweroff"),
+    Setting("verify", "sample", _choice("none", "sample", "full"), "how much of the disk is read back after writing:"
+            " none, sample or full"),
+    Setting("installer_cmdline", "", _arguments, "more kernel arguments of the installer, on every machine, such as"
+            " nomodeset, or gild.shell for a shell where it fails; empty: none"),
     Setting("slurm", "off", _choice("on", "off"), "whether DNS names this head as the Slurm controller, for nodes that"
             " have no slurm.conf (SRV record of _slurmctld._tcp, port 6817)"),
     Setting("services", "", _several("hosts", "slurm", "pbs", "sge", "ansible", "genders"), "services of this machine"
@@ -180,6 +192,7 @@ class Config:
     names: str
     finish: str
     verify: str
+    installer_cmdline: str
     slurm: str
     services: str
     forward: str

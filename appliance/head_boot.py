@@ -35,7 +35,8 @@ class Boots:
             self._sent(node, Event.LOCAL_SENT, decision)
             return ipxe.local_script(self._head(address), self.config.http_port, platform, who)
         self._sent(node, Event.SCRIPT_SENT, decision)
-        return ipxe.agent_script(self._head(address), self.config.http_port, real_mac(mac), token, who)
+        more = self.config.installer_cmdline
+        return ipxe.agent_script(self._head(address), self.config.http_port, real_mac(mac), token, who, more)
 
     def grub_cfg(self, address: str) -> str:
         """grub.cfg of the machine that asks from `address`."""
@@ -47,7 +48,7 @@ class Boots:
             self._sent(node, Event.LOCAL_SENT, decision)
             return grub.local_config("aa64" if node and node.facts and node.facts.arch == "aarch64" else "x64", who)
         self._sent(node, Event.SCRIPT_SENT, decision)
-        return grub.agent_config(self._head(address), mac, token, who)
+        return grub.agent_config(self._head(address), mac, token, who, self.config.installer_cmdline)
 
     def _head(self, address: str) -> str:
         """The head's address as the machine at `address` reaches it."""

@@ -13,10 +13,10 @@ MARK = "/EFI/gild/grub.cfg"  # on the EFI system partition of every disk gild ha
 _FALLBACK = {"x64": "BOOTX64.EFI", "aa64": "BOOTAA64.EFI"}
 
 
-def agent_config(head: str, mac: str, token: str, why: str) -> str:
+def agent_config(head: str, mac: str, token: str, why: str, more: str = "") -> str:
     """Load kernel and installer by TFTP, again if that fails, then leave the machine to its next boot device.
     Raises netboot.ipxe's ScriptInvalid."""
-    arguments = kernel_arguments(head, mac, token).replace("${netX/mac:hexhyp}", "$net_default_mac")
+    arguments = kernel_arguments(head, mac, token, more).replace("${netX/mac:hexhyp}", "$net_default_mac")
     attempts = " ".join(map(str, range(1, TRIES + 1)))
     return "\n".join([
         f"# {plain(why)}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from images.errors import GildError
+from netboot.plan import CMDLINE
 
 KERNEL, INITRD, HEAD_SEGMENT, LOCAL_EFI = "vmlinuz", "initrd.img", "head.cpio", "local.efi"
 TRIES = 30  # with 4 s between them: longer than the 50 s a switch port may take for spanning tree
@@ -22,18 +23,20 @@ class ScriptInvalid(GildError):
     """A value cannot stand in a boot script."""
 
 
-def kernel_arguments(head: str, mac: str, token: str) -> str:
+def kernel_arguments(head: str, mac: str, token: str, more: str = "") -> str:
     """The installer's command line. `mac` as aa:bb:cc:dd:ee:ff or "" (then the loader fills it in); `token` hex or
-    "". Raises ScriptInvalid."""
+    ""; `more` is the site's own arguments. Raises ScriptInvalid."""
     card = _checked(mac, _MAC, "MAC").replace(":", "-") if mac else "${netX/mac:hexhyp}"
     words = ["quiet", "console=tty0", "console=ttyS0,115200", f"BOOTIF=01-{card}"]
     words.append(f"gild.head={_checked(head, _ADDRESS, 'address')}")
     if token:
         words.append(f"gild.token={_checked(token, _TOKEN, 'token')}")
+    if more:
+        words.append(_checked(more, CMDLINE, "kernel arguments"))
     return " ".join(words)
 
 
-def agent_script(head: str, port: int, mac: str, token: str, why: str) -> str:
+def agent_script(head: str, port: int, mac: str, token: str, why: str, more: str = "") -> str:
     """Load kernel and installer from `head`, and try again for two minutes if that fails; then leave the machine to
     its next boot device. `why` is for people who read the script. Raises ScriptInvalid."""
     base = base_url(head, port)
@@ -45,7 +48,7 @@ def agent_script(head: str, port: int, mac: str, token: str, why: str) -> str:
         "set tries:int32 0",
         ":again",
         "imgfree",
-        f"kernel {base}/boot/{KERNEL} {names} {kernel_arguments(head, mac, token)} || goto failed",
+        f"kernel {base}/boot/{KERNEL} {names} {kernel_arguments(head, mac, token, more)} || goto failed",
         f"initrd {base}/boot/{HEAD_SEGMENT} || goto failed",
         f"initrd {base}/boot/{INITRD} || goto failed",
         "boot || goto failed",

@@ -372,8 +372,9 @@ def state_diagram() -> str:
     lines = ["stateDiagram-v2", f"    [*] --> {State.WAITING}"]
     arrows: dict[tuple[State, State], list[str]] = {}
     for (state, event), row in TRANSITIONS.items():
-        if row.to is not state:
-            arrows.setdefault((state, row.to), []).append(event.value)
+        for to in dict.fromkeys((row.to, State.UP) if state is C and row.to is R else (row.to,)):  # see _after_capture
+            if to is not state:
+                arrows.setdefault((state, to), []).append(event.value)
     for (state, to), events in arrows.items():
         lines.append(f"    {state} --> {to}: {', '.join(dict.fromkeys(events))}")
     return "\n".join(lines) + "\n"

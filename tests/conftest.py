@@ -13,6 +13,8 @@ def pytest_configure() -> None:
     """A shell without job control starts what it puts in the background with Ctrl-C ignored (POSIX, shell language
     2.12), and so would be all that is started here; the tests send it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Nor does a user's Python write each line at once because a shell's profile said so: broken pipes show later.
+    os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -75,7 +75,8 @@ class Client:
             raise errors.Environment(f"{self.path} may be opened by root alone", "run this as root") from None
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise errors.NotServing(
-                f"no gild process serves {self.path.parent}", "start one: gild.pyz serve --interface NAME"
+                f"no gild process serves {self.path.parent}",
+                "start one: gild.pyz serve --interface NAME (or the service), or give the --state it has",
             ) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise errors.NotServing(f"the gild process at {self.path.parent} does not answer: {error}") from None

@@ -32,7 +32,7 @@ def options(command: Decorated) -> Decorated:
         click.option("--nodes", "refs", multiple=True, metavar="NODES", help="These nodes alone, as @profile:compute."),
         click.option("--take", is_flag=True, help="Overwrite gild's lines where somebody has changed them."),
         JSON,
-        click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing."),
+        click.option("--dry-run", "--preview", "dry_run", is_flag=True, help="Only show what would change."),
     ):  # fmt: skip
         command = option(command)
     return command

@@ -22,7 +22,7 @@ SKIPPED = tuple(name for name in NAMES if name != "reach")
 @click.argument("nodes", nargs=-1)
 @click.option("--key", metavar="FILE", help="The private key to log in with; else root's own and the agent's.")
 @click.option("--skip", multiple=True, type=click.Choice(SKIPPED), metavar="CHECK",
-              help="A check to leave out; repeatable.")  # fmt: skip
+              help=f"A check to leave out; repeatable: {', '.join(SKIPPED)}.")  # fmt: skip
 @JSON
 @click.pass_context
 def command(ctx: click.Context, /, nodes: tuple[str, ...], key: str | None, skip: tuple[str, ...], json_: bool) -> None:

@@ -22,8 +22,8 @@ SIGNS = {"ok": "[green]✓[/]", "note": "[cyan]·[/]", "warning": "[yellow]![/]"
 def command(site: Site, /, interface: str | None, json_: bool) -> None:
     """What keeps this machine from serving, and how to mend it.
 
-    Nothing is changed. On a named interface one DHCP question is asked, to find other servers; none is asked
-    elsewhere. The exit code is 0 if nothing is an error, 5 otherwise.
+    Nothing is changed. On a named interface one DHCP question is asked, and once more, to find other servers; none
+    is asked elsewhere. The exit code is 0 if nothing is an error, 5 otherwise.
     """
     from appliance.doctor import diagnose
     from appliance.doctor_facts import gather

@@ -65,7 +65,7 @@ def repair(site: Site, /, refs: tuple[str, ...], from_: str, json_: bool) -> Non
 
 
 @click.command("gc")
-@click.option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
+@click.option("--dry-run", "--preview", "dry_run", is_flag=True, help="Say what would go, and remove nothing.")
 @click.option("--work", is_flag=True, help="Working images too; the next change to an image then takes longer.")
 @click.option("--now", is_flag=True, help="What became unused within the last day too.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

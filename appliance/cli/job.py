@@ -37,7 +37,7 @@ def list_(site: Site, /, json_: bool) -> None:
              ", ".join(row["images"]), _counts(row)]
             for row in rows
         ],
-        "no job yet: node install NODES --at 02:00 --batch 8 --drain",
+        "no job yet: gild.pyz node install NODES --at 02:00 --batch 8 --drain",
     )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def preview(shown: dict[str, Any]) -> None:
     print(f"begins {begins}, {shown['batch']} at a time; stops once more than {shown['failures']} have failed")
     if shown["by_hand"]:
         names = ", ".join(shown["by_hand"][:10]) + (" ..." if len(shown["by_hand"]) > 10 else "")
-        print(f"to be restarted by somebody in their hour: {names}")
+        print(f"no BMC, restart these yourself within an hour of their turn: {names}")
 
 
 def agree(shown: dict[str, Any], yes: bool) -> None:

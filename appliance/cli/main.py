@@ -69,6 +69,11 @@ NOUNS = {
 }
 
 
+# Words that people type for ours.
+_OTHERS = {"remove": "rm", "delete": "rm", "del": "rm", "rename": "set --name", "ls": "list", "info": "show",
+           "logs": "log", "reinstall": "install"}  # fmt: skip
+
+
 class Noun(click.Group):
     """The verbs of a noun, in the order in which they are used, and the nearest one named for a mistyped one."""
 
@@ -82,11 +87,26 @@ class Noun(click.Group):
         """Names the nearest command when there is none of that name."""
         known = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in known:
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], known, 1)
-            ctx.fail(f"there is no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            near = _nearest(args[0], known, top=ctx.parent is None)
+            ctx.fail(f"there is no command {args[0]!r}" + (f"; did you mean {near!r}?" if near else ""))
         return super().resolve_command(ctx, args)
+
+
+def _nearest(typed: str, known: Sequence[str], top: bool) -> str:
+    """What was probably meant by a word that is no command here; "" if nothing comes near."""
+    from difflib import get_close_matches
+
+    meant = _OTHERS.get(typed, typed)
+    if meant.split()[0] in known:
+        return meant
+    near = get_close_matches(typed, known, 1, 0.7)
+    if near or not top:
+        return near[0] if near else ""
+    # A verb without its noun is most often one of nodes.
+    from appliance.cli.node import VERBS
+
+    verb = meant.split()[0]
+    return f"node {meant}" if verb in VERBS else ""
 
 
 class Verbs(Noun):
@@ -155,6 +175,12 @@ def run(argv: Sequence[str]) -> int:
         _discard_output()
         print(f"gild: cannot write the output: {error.strerror}", file=sys.stderr)
         return exit_code(NoSpace(""))
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # What an error left in the buffer (half an archive, say); else Python ends with 120 whatever is said here.
+            _discard_output()
 
 
 def _discard_output() -> None:

@@ -14,7 +14,9 @@ from appliance.cli.selecting import JSON
 from appliance.errors import Wrong
 
 NODES = click.argument("nodes", nargs=-1, required=True)
-PRINT = click.option("--fingerprint", metavar="SHA256", help="Of its certificate (Redfish); else the first one seen.")
+PRINT = click.option(
+    "--fingerprint", metavar="SHA256", help="That of its certificate (Redfish); without it the first one seen is kept."
+)
 
 
 @click.group("bmc", cls=Noun)
@@ -27,7 +29,13 @@ def command() -> None:
 @click.option("--kind", type=click.Choice(["ipmi", "redfish"]), required=True, help="The language it speaks.")
 @click.option("--address", required=True, help="HOST, HOST:PORT or URL; for many nodes with {n} in it.")
 @click.option("--user", required=True, help="An account on the BMC that may switch.")
-@click.option("--password-file", "file", type=click.File("r"), metavar="FILE", help="- for what comes in.")
+@click.option(
+    "--password-file",
+    "file",
+    type=click.File("r"),
+    metavar="FILE",
+    help="A file that holds it; - reads it from standard input.",
+)
 @PRINT
 @click.pass_obj
 def set_(
@@ -45,7 +53,7 @@ def set_(
     elif sys.stdin.isatty():
         password = str(click.prompt(f"password of {user}", hide_input=True))
     else:
-        raise Wrong("where is the password?", "name a file: --password-file FILE, or - for what comes in")
+        raise Wrong("where is the password?", "name a file: --password-file FILE, or - for standard input")
     rows = site.client.post(
         "bmcs", "set", refs=list(nodes), kind=kind, address=address, user=user, password=password,
         fingerprint=fingerprint,

@@ -17,7 +17,7 @@ from appliance.errors import Wrong
 @click.option("--image", metavar="NAME", required=True, help="The image that gets a new version.")
 @click.option("--message", "-m", default="", help="What is new in this version.")
 @click.option("--disk", metavar="RULE", help="Which disk is read, instead of the profile's rule.")
-@click.option("--preview", is_flag=True, help="Only show what would be read.")
+@click.option("--preview", "--dry-run", "preview", is_flag=True, help="Only show what would be read.")
 @click.option("--wait", is_flag=True, help="Stay until the version is there.")
 @YES
 @JSON

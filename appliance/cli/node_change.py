@@ -18,7 +18,9 @@ from appliance.errors import Wrong
 @click.option("--name", help="Another name, for one node.")
 @click.option("--address", metavar="IP", help="Another address, for one node.")
 @click.option("--loader", type=click.Choice(["auto", "secure"]), help="secure: signed shim and GRUB (Secure Boot).")
-@click.option("--image", metavar="NAME", help="Another image than the profile's; '' for the profile's again, as below.")
+@click.option(
+    "--image", metavar="NAME", help="Another image than the profile's; '' for the profile's again (so with the others)."
+)
 @click.option("--cmdline", metavar="TEXT", help="Other kernel arguments of the installed system.")
 @click.option("--disk", metavar="RULE", help="Another rule for the disk that is written.")
 @click.option("--finish", metavar="HOW", help="How a written machine goes on: kexec, reboot or poweroff.")

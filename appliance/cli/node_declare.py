@@ -42,7 +42,7 @@ def add(site: Site, /, name: str, json_: bool, **given: Any) -> None:
 
 @click.command("load")
 @click.argument("file")
-@click.option("--preview", is_flag=True, help="Only show what would become of each line.")
+@click.option("--preview", "--dry-run", "preview", is_flag=True, help="Only show what would become of each line.")
 @JSON
 @click.pass_obj
 def load(site: Site, /, file: str, preview: bool, json_: bool) -> None:
@@ -113,7 +113,7 @@ def order(site: Site, /, begin: bool, end: bool, json_: bool, groups: tuple[str,
         print("no order of power-on is running" if not end else "ended")
         return None
     left = f", {row['left']} more" if row["left"] is not None else ""
-    print(f"switch on the next machine: it becomes {row['next']}{left}; when all are on: node order --end")
+    print(f"switch on the next machine: it becomes {row['next']}{left}; when all are on: gild.pyz node order --end")
     if row["coming"]:
         print(f"on their way: {', '.join(row['coming'])}")
     return None

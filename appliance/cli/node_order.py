@@ -46,7 +46,7 @@ def approve(
 @click.option("--drain", is_flag=True, help="Have the scheduler drain them first, and give them back. Makes a job.")
 @click.option("--max-failed", "failures", type=int, metavar="N", help="More failed nodes than that stop the job.")
 @click.option("--no-power", is_flag=True, help="Let the job restart nobody, even those that have a BMC.")
-@click.option("--preview", is_flag=True, help="Only show what would be erased.")
+@click.option("--preview", "--dry-run", "preview", is_flag=True, help="Only show what would be erased.")
 @click.option("--expect", metavar="DIGEST", help="Only if exactly this preview still holds (the head's API tells it).")
 @YES
 @JSON

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -48,7 +49,8 @@ def list_(site: Site, /, nodes: tuple[str, ...], json_: bool, quiet: bool, csv_:
     for row in rows:
         if row["conflict"]:
             print(f"! #{row['id']} {show.plain(row['conflict'])}")
-            print(f"  is it that node: node same {row['id']} NODE; or another machine: node other {row['id']}")
+            print(f"  is it that node: gild.pyz node same {row['id']} NODE")
+            print(f"  or another machine: gild.pyz node other {row['id']}")
     return None
 
 
@@ -114,7 +116,11 @@ def log(site: Site, /, node: str, after: int, follow: bool, json_: bool) -> None
     if json_ and not follow:
         return show.as_json(events)
     while True:
-        timeline(events)
+        if json_:
+            for event in events:
+                print(json.dumps(event, ensure_ascii=True), flush=True)
+        else:
+            timeline(events)
         if not follow:
             return None
         after = max([after, *(event["id"] for event in events)])

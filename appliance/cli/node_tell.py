@@ -51,7 +51,7 @@ class _Asked:
 @click.command("tell")
 @click.argument("nodes", nargs=-1, required=True)
 @click.option("--key", metavar="FILE", help="The private key to log in with; else root's own and the agent's.")
-@click.option("--preview", is_flag=True, help="Only show what would change.")
+@click.option("--preview", "--dry-run", "preview", is_flag=True, help="Only show what would change.")
 @click.option("--no-restart", is_flag=True, help="Write it, and let them go on until somebody restarts them.")
 @YES
 @JSON

@@ -85,7 +85,11 @@ def show_(site: Site, /, name: str | None, node: str | None, json_: bool) -> Non
 @click.option("--names", metavar="PATTERN", help="Names of machines approved with it, such as gpu{n:02}.")
 @click.option("--script-seconds", type=int, metavar="N", help="How long each of its scripts may take.")
 @click.option(
-    "--clear", multiple=True, type=click.Choice(FIELDS), metavar="FIELD", help="The parent's or the usual value again."
+    "--clear",
+    multiple=True,
+    type=click.Choice(FIELDS),
+    metavar="FIELD",
+    help=f"The parent's or the usual value again: {', '.join(FIELDS)}.",
 )
 @click.option("--from", "source", type=click.File("r"), help="Take everything from a JSON file (- for input).")
 @click.pass_obj

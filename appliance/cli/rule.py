@@ -23,7 +23,7 @@ def command() -> None:
 @JSON
 @click.pass_obj
 def list_(site: Site, /, json_: bool) -> None:
-    """All rules, and who waits that each would take."""
+    """All rules, and which waiting machines each would take."""
     rules = site.client.get("rules")
     if json_:
         return show.as_json(rules)
@@ -61,7 +61,8 @@ def add(site: Site, /, conditions: tuple[str, ...], json_: bool, **options: Any)
     """One more rule. CONDITIONS all have to hold; without any it is for every machine.
 
     vendor=PATTERN of vendor and product, serial=PATTERN, mac=FIRST:BYTES, memory=64GiB+, cores=8+, disks=2+ (how many),
-    disk=1TB+ (the largest), firmware=bios|uefi, arch=x86_64, subnet=10.2.0.0/16
+    disk=1TB+ (the largest), firmware=bios|uefi, arch=x86_64, subnet=10.2.0.0/16,
+    port=SWITCH:PORT (what its switch calls itself and the port, by LLDP)
     """
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     rule = site.client.post("rules", "add", conditions=list(conditions), **given)

@@ -54,7 +54,7 @@ def set_(site: Site, /, name: str, file: IO[bytes] | None, node: str | None, pro
     elif sys.stdin.isatty():
         value = str(click.prompt(name, hide_input=True, confirmation_prompt=True)).encode()
     else:
-        raise Wrong(f"where is the secret {name}?", "name a file, or - for what comes in")
+        raise Wrong(f"where is the secret {name}?", "name a file, or - for standard input")
     row = site.client.post(
         "secrets", name, value=base64.b64encode(value).decode(), node=node, profile=profile
     )  # fmt: skip

@@ -14,7 +14,9 @@ from appliance.errors import ConfigInvalid, Environment
 _METAVARS = {
     "address": "IP", "range": "IP-IP", "router": "IP", "ntp": "IP", "domain": "DOMAIN", "lease": "SECONDS",
     "unknown": "WHAT", "names": "PATTERN", "finish": "HOW", "verify": "HOW", "http_port": "PORT", "https_port": "PORT",
-    "dhcp_check": "on|off", "dhcp": "WHO", "log": "HOW", "services": "NAME,NAME",
+    "dhcp_check": "on|off", "dhcp": "WHO", "log": "HOW", "services": "NAME,NAME", "slurm": "on|off",
+    "power_wait": "SECONDS", "forward": "IP,IP|system", "aliases": "NAME=IP,NAME=head",
+    "installer_cmdline": "ARGUMENTS",
 }  # fmt: skip
 
 

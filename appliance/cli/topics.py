@@ -39,6 +39,24 @@ TOPICS = {
     "exit-codes": "what a script can read from the exit status",
     "components": "everything bundled in this file, with version, licence and sha256",
 }
+# Topic -> words under which people look for it.
+WORDS = {
+    "boot": "firmware pxe uefi",
+    "cluster": "slurm services pbs sge ansible genders",
+    "components": "licences licenses",
+    "doctor": "probe",
+    "images": "image",
+    "networks": "network relay dhcp",
+    "nodes": "node install approve rule rules group groups lldp conflict",
+    "hooks": "hook",
+    "power": "bmc ipmi redfish wake",
+    "profiles": "profile layout secret secrets",
+    "recipes": "recipe",
+    "record": "log watch audit stats export",
+    "rolling": "job jobs drain",
+    "start": "serve",
+    "upkeep": "service backup restore upgrade",
+}
 
 
 @click.command("help")
@@ -50,6 +68,8 @@ def command(topic: str | None, json_: bool) -> None:
         show.table(["topic", "what it tells"], [[name, text] for name, text in TOPICS.items()], "")
         print("\ngild.pyz help TOPIC, or gild.pyz COMMAND --help")
         return
+    if topic not in TOPICS:
+        topic = next((name for name, words in WORDS.items() if topic in words.split()), topic)
     if topic not in TOPICS:
         from difflib import get_close_matches
 

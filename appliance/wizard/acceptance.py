@@ -23,9 +23,8 @@ from appliance.wizard.install import ALL, NODERANGES, refs
 # What a new cluster wants next, shown when all is well.
 NEXT = (
     ("backup head.tar", "everything this head knows, in one file"),
-    ("service install", "so that it serves after every boot"),
     ("profile set login --extends default", "a second kind of node"),
-    ("node capture NODE --image NAME", "an image of a node that was set up by hand"),
+    ("image capture NAME --from ssh:root@NODE", "an image of a node that was set up by hand"),
     ("image edit NAME", "one more package on all nodes: help images"),
 )
 

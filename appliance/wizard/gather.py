@@ -71,8 +71,9 @@ class Look:
             return True
 
     def ask_wires(self) -> None:
-        """Ask for other DHCP servers on every interface that nodes could be on, as `gild.pyz probe dhcp` does, all at
-        once; 5 s. Once a session, and not where a head serves already, or the settings say not to look."""
+        """Ask for other DHCP servers on every interface that nodes could be on (that of the default route only if
+        there is no other), as `gild.pyz probe dhcp` does, all at once; 5 s. Once a session, and not where a head serves
+        already, or the settings say not to look."""
         if not self.asks_wires:
             return
         from appliance.probing import ask
@@ -83,7 +84,9 @@ class Look:
             except GildError:
                 return None
 
-        names = [wire.name for wire in self._wires() if wire.up and wire.link and wire.address and not wire.wireless]
+        # Who has the way to the rest of the world has a server there, and is the last that nodes would be on.
+        fit = [wire for wire in self._wires() if wire.up and wire.link and wire.address and not wire.wireless]
+        names = [wire.name for wire in fit if not wire.default_route] or [wire.name for wire in fit]
         with ThreadPoolExecutor(ASKED) as pool:
             self._servers = dict(zip(names[:ASKED], pool.map(servers, names[:ASKED]), strict=True))
 

@@ -43,7 +43,7 @@ case " $(cat /proc/cmdline) " in
     done
     ;;
 esac
-echo "  For a shell here instead, add gild.shell to the node's kernel arguments. Restarting in 60 seconds."
+echo "  For a shell here instead, add gild.shell to the head's setting installer_cmdline. Restarting in 60 seconds."
 sleep 60
 sync
 reboot -f

@@ -42,6 +42,7 @@ def test_other_variables_are_not_ours() -> None:
         ('router = "10.0.0.256"', "an IPv4 address"),
         ('forward = "ns.example.com"', "one to three IPv4 addresses"),
         ('forward = "1.1.1.1,1.1.1.2,1.1.1.3,1.1.1.4"', "one to three IPv4 addresses"),
+        ('installer_cmdline = "a || b"', "kernel arguments without"),
         ('aliases = "www"', "NAME=ADDRESS or NAME=head"),
         ('aliases = "www=10.1.0.300"', "NAME=ADDRESS or NAME=head"),
         ('aliases = "W W=head"', "NAME=ADDRESS or NAME=head"),

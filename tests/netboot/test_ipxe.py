@@ -71,6 +71,14 @@ def test_nothing_else_gets_on_the_command_line(head: str, mac: str, token: str) 
         kernel_arguments(head, mac, token)
 
 
+def test_the_sites_own_arguments_stand_at_the_end_and_nothing_gets_out_of_them() -> None:
+    line = agent_script(HEAD, 80, MAC, TOKEN, "x", "nomodeset gild.shell").splitlines()[5]
+    assert line.endswith(f"gild.token={TOKEN} nomodeset gild.shell || goto failed")
+    for hostile in ("a || shell", "${net0/ip}", "a\nshell", "a; b", "'"):
+        with pytest.raises(ScriptInvalid):
+            kernel_arguments(HEAD, MAC, TOKEN, hostile)
+
+
 @given(st.text())
 def test_a_comment_is_one_plain_line(text: str) -> None:
     assert re.fullmatch(r"[ -#%-z|~]{0,160}", plain(text))

@@ -41,8 +41,9 @@ def test_all_nouns_of_the_manual_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "near"), [("nod", "node"), ("statu", "status"), ("node lis", "list"), ("image bild", "build"), ("zz", "")]
-)
+    ("typed", "near"), [("nod", "node"), ("statu", "status"), ("node lis", "list"), ("image bild", "build"), ("zz", ""),
+     ("node remove", "rm"), ("node rename", "set --name"), ("install", "node install"), ("approve", "node approve")],
+)  # fmt: skip
 def test_a_mistyped_command_is_told_the_nearest(typed: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(typed.split()) == 2
     said = capsys.readouterr().err
@@ -73,6 +74,12 @@ def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         and said.stderr.startswith("gild: cannot write the output")
         and said.stderr.count("\n") == 1
     )
+
+
+@pytest.mark.parametrize(("shell", "heard"), [(">&-", False), ("2>&-", True), ("<&-", True), (">&- 2>&- <&-", False)])
+def test_closed_streams_are_no_error(shell: str, heard: bool, tmp_path: Path) -> None:
+    said = call("help", state=tmp_path, shell=shell)
+    assert (said.returncode, said.stderr, bool(said.stdout)) == (0, "", heard)
 
 
 @pytest.mark.root

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from appliance.cli.main import run
-from appliance.cli.topics import TOPICS
+from appliance.cli.topics import TOPICS, WORDS
 from appliance.config import SETTINGS
 from appliance.errors import EXIT_CODES
 
@@ -48,7 +48,15 @@ def test_components_are_listed_or_said_to_be_in_the_built_file(capsys: pytest.Ca
         assert code == 5 and "build.py app" in said.err
 
 
-@pytest.mark.parametrize(("topic", "near"), [("setings", "settings"), ("image", "images"), ("xyz", "help")])
+def test_a_topic_is_found_by_other_words_too(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for several in WORDS.values() for word in several.split()]
+    assert set(WORDS) <= set(TOPICS) and not set(words) & set(TOPICS) and len(set(words)) == len(words)
+    assert run(["help", "slurm"]) == 0
+    said = capsys.readouterr().out
+    assert run(["help", "cluster"]) == 0 and capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(("topic", "near"), [("setings", "settings"), ("imags", "images"), ("xyz", "help")])
 def test_an_unknown_topic(topic: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["help", topic]) == 3
     said = capsys.readouterr().err
