@@ -38,7 +38,8 @@ PACKAGES = {
     "lab": "qemu-system-x86 ovmf iproute2 mmdebstrap udhcpc isc-dhcp-client tftp-hpa curl bind9-dnsutils e2fsprogs"
     " dosfstools fdisk mount util-linux cpio zstd openssl busybox openssh-client gpg"
     " xfsprogs btrfs-progs grub-common qemu-utils mtools ntfs-3g openssh-server dnsmasq-base attr acl libcap2-bin"
-    " slurmctld slurmd slurm-client munge openmpi-bin libopenmpi-dev ipmitool openipmi isc-dhcp-relay",
+    " slurmctld slurmd slurm-client munge openmpi-bin libopenmpi-dev ipmitool openipmi isc-dhcp-relay"
+    " nftables iptables f2fs-tools exfatprogs cryptsetup-bin squashfs-tools genisoimage libarchive-tools",
     "bench": "casync partclone zstd curl dnsperf kea-admin wrk dnsmasq-base util-linux mount"
     " libnsl2 libwrap0 libpcre2-8-0 libgssapi-krb5-2",
 }
