@@ -63,9 +63,12 @@ class Installs:
             raise self._refuse(node, "its installer asks for a plan, but its order has run out")
         plan = self._plan(node, order, session)
         # If the disk is full the agent gets no plan: nothing is erased without a record of it.
+        taken = take(order, ask.token, ask.session, session.mac, now)
         async with self.roster.durable_soon(node):
-            self.roster.set_order(take(order, ask.token, ask.session, session.mac, now))
+            self.roster.set_order(taken)
             self.roster.apply(node, Event.PLAN_TAKEN, image=order.image)
+        if self.roster.orders.get(node.id) is not taken:
+            raise self._refuse(node, "its order was taken back while it asked for its plan")
         return plan
 
     def _plan(self, node: Node, order: Order, session: Session) -> InstallPlan:

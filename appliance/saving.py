@@ -71,16 +71,18 @@ class Saving:
     async def durable_soon(self, node: Node) -> AsyncIterator[None]:
         """Like `durable` for one node, while the head goes on with others: machines that want their plans at the same
         time share a flush of the disk, which takes some milliseconds."""
-        before = [(node, self.roster.orders.get(node.id))]
+        orders = self.roster.orders
+        before, made = [(node, orders.get(node.id))], None
         try:
             yield
+            made = orders.get(node.id)
             try:
                 await self.store.written(self._rows())
             except GildError as error:
                 self.lost(error)
                 raise
         except GildError as error:
-            if node.id in self.roster.nodes:  # not removed meanwhile
+            if node.id in self.roster.nodes and orders.get(node.id) is made:  # not removed or cancelled meanwhile
                 self._take_back(before, error)
             raise
 

@@ -14,6 +14,7 @@ from appliance.head_hello import Refused
 from appliance.store import Store
 from images.errors import GildError, NoSpace, NotFound
 from netboot.naming import NameInvalid
+from netboot.order import close
 from netboot.report import Do, PlanAsk
 from tests.appliance.rack import HEAD_IP, Rack
 
@@ -220,6 +221,34 @@ def test_an_agent_that_asks_twice_at_once_gets_one_plan_or_none(rack: Rack, monk
     first, second = asyncio.run(twice())
     assert first == second and first.image == "compute:3"
     assert rack.timeline("node01").count("takes the plan") == 2, "the first was taken back, as its next line says"
+
+
+@pytest.mark.parametrize("disk", ["takes it", "is full"])
+def test_an_order_taken_back_while_its_plan_is_written_erases_nothing(
+    rack: Rack, monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    machine = rack.approved()
+    rack.head.install(["node01"])
+    answer = machine.hello()
+
+    async def meanwhile() -> tuple[Any]:
+        asked = asyncio.create_task(rack.head.plan(PlanAsk(answer.session, answer.token)))
+        await asyncio.sleep(0)  # the plan is on its way to the disk
+        if disk == "is full":
+            order = rack.head.roster.orders[rack.head.roster.find("node01").id]
+            rack.head.roster.set_order(close(order, "cancelled", 1.0))
+        else:
+            rack.head.cancel(["node01"])
+        return await asyncio.gather(asked, return_exceptions=True)
+
+    with monkeypatch.context() as patch:
+        if disk == "is full":
+            full(rack, patch)
+        (refused,) = asyncio.run(meanwhile())
+    assert isinstance(refused, NoSpace if disk == "is full" else Refused)
+    assert rack.head.roster.orders[rack.head.roster.find("node01").id].outcome == "cancelled"
+    with pytest.raises(Refused):
+        machine.plan()
 
 
 def test_with_a_full_disk_machines_are_answered_and_nothing_is_promised(
