@@ -22,7 +22,7 @@ from images.errors import GildError
 from netboot import disks
 from netboot.capture import Ask, CapturePlan, Choice, End, Lacking, Offer, decode_frames
 from netboot.node import Event, Node, State
-from netboot.order import LIFETIME, Order, accepts, hashed, repeats, take
+from netboot.order import LIFETIME, READ, Order, accepts, close, hashed, repeats, take
 from netboot.plan import DiskRule
 from netboot.profile import parse_rule
 from netboot.report import Ack, PlanAsk
@@ -145,6 +145,9 @@ class Captures:
                 capture.incoming = await asyncio.to_thread(Incoming, self.images, capture.order.image, parts)
             except GildError as error:
                 raise Refused(error.message, error.hint) from None
+            if self.running.get(session.node_id) is not capture:  # taken back meanwhile
+                self._spawn(asyncio.to_thread(capture.incoming.abort))
+                raise Refused("the capture was taken back or given up")
             capture.offer = offer
             capture.choice = Choice(tuple(part.number for part in wanted))
             return capture.choice
@@ -179,6 +182,9 @@ class Captures:
         _begun(capture)
         if not capture.publishing:
             capture.publishing = True
+            # The machine restarts while its version is made, and must not be told to begin anew.
+            capture.order = close(capture.order, READ, self.roster.clock.steady())
+            self.roster.set_order(capture.order)
             self._spawn(self._publish(session, capture))
         return Ack()
 

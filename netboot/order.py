@@ -92,6 +92,9 @@ def take(order: Order, token: str, session: str, mac: str, now: float) -> Order:
     )  # fmt: skip
 
 
+READ = "read"  # how an order to capture ends for the machine: what is left to do is the head's
+
+
 def close(order: Order, outcome: str, now: float) -> Order:
     """The order is over."""
     return order if order.closed else replace(order, closed=now, outcome=outcome, tokens=())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from netboot.node import Node, State
-from netboot.order import MAX_TRIES, Order, is_open
+from netboot.order import MAX_TRIES, READ, Order, is_open
 
 
 class Asks(StrEnum):
@@ -60,6 +60,8 @@ def decide(
         again = f", try {order.tries + 1} of {MAX_TRIES}" if order.tries else ""
         what = "order to capture" if order.captures else "order for"
         return Decision(Act.AGENT, f"{what} {order.image}{again}", armed=True)
+    if node.state is State.CAPTURING and order is not None and order.outcome == READ:
+        return Decision(Act.LOCAL, "its disk was read, and the version is being made")
     if node.state in (State.INSTALLING, State.CAPTURING) or (order is not None and order.used and not order.closed):
         return Decision(Act.AGENT, "its installation was interrupted", fail=_gave_up(order))
     if node.state is State.FAILED:

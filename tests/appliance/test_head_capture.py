@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
+from appliance import head_capture
 from appliance.errors import Wrong
-from images import ext4, working
+from images import ext4, incoming, working
 from images.errors import Busy, GildError
 from images.manifest import Manifest
 from images.namespace import in_private_namespace, mounted
@@ -164,6 +165,58 @@ def test_a_capture_that_is_taken_back_gives_everything_back(tmp_path: Path, head
         assert head.store.images() == [] and not (head.store.work("gold") / "next").exists()
         with head.store.lineage_lock("gold"):
             pass
+
+
+def test_a_machine_that_is_back_before_its_version_is_made_is_not_read_again(
+    tmp_path: Path, head: TlsHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, go = head_capture._published, threading.Event()
+
+    def slow(*arguments: Any) -> str:
+        assert go.wait(60)
+        return real(*arguments)
+
+    monkeypatch.setattr(head_capture, "_published", slow)
+    with golden(tmp_path) as (disk, _, _):
+        head.order()
+        assert head.agent(disk).left == "reboot"
+        script = head.call(head.machine.boot)
+        assert "sanboot" in script or "exit" in script, script
+        assert head.agent(disk, "again").left == "reboot", "one that is in the installer all the same"
+        assert head.call(lambda: head.rack.state_of(head.machine.mac)) == "capturing"
+        go.set()
+        assert head.settled() == "ready", head.timeline()
+        assert head.store.versions("gold") == [1] and "captured as gold:1" in head.timeline()
+
+
+def test_one_that_is_taken_back_while_room_is_made_for_it_leaves_nothing(
+    tmp_path: Path, head: TlsHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go, made = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(incoming.Incoming):
+        def __init__(self, *arguments: Any) -> None:
+            begun.set()
+            assert go.wait(60)
+            super().__init__(*arguments)
+            made.set()
+
+    monkeypatch.setattr(incoming, "Incoming", Slow)
+    with golden(tmp_path) as (disk, _, _):
+        head.order()
+        head.spawn(disk)
+        assert begun.wait(60)
+        head.call(lambda: head.rack.head.cancel([head.machine.mac]))
+        head.call(lambda: head.rack.head.tick())
+        go.set()
+        assert made.wait(60)
+        for _ in range(300):
+            if not (head.store.work("gold") / "next").exists():
+                break
+            threading.Event().wait(0.1)
+        assert not (head.store.work("gold") / "next").exists()
+        with head.store.lineage_lock("gold"):
+            assert head.store.images() == []
 
 
 @pytest.mark.parametrize(
